@@ -1,0 +1,49 @@
+# Language, warnings, build types, ccache and the linker, for every target.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_CXX_VISIBILITY_PRESET default) # terra_core's version script decides what is exported
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_COLOR_DIAGNOSTICS ON)
+
+set(CMAKE_CXX_FLAGS_DEBUG "-O0 -g")
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1")
+set(CMAKE_CXX_FLAGS_RELEASE "-O2")
+if(NOT TERRA_ASSERTIONS)
+  string(APPEND CMAKE_CXX_FLAGS_RELWITHDEBINFO " -DNDEBUG")
+  string(APPEND CMAKE_CXX_FLAGS_RELEASE " -DNDEBUG")
+endif()
+
+add_compile_options(-Wall -Wextra -Wno-unused-parameter -fno-semantic-interposition -ffunction-sections
+                    -fdata-sections)
+if(TERRA_SANITIZER)
+  add_compile_options(-fsanitize=${TERRA_SANITIZER} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${TERRA_SANITIZER})
+endif()
+
+# ccache: base_dir makes hits possible between clones, the sloppiness is what precompiled headers need.
+find_program(TERRA_CCACHE ccache)
+if(TERRA_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+      ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${PROJECT_SOURCE_DIR} CCACHE_NOHASHDIR=1
+      CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${TERRA_CCACHE})
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)
+endif()
+
+# Debian names LLVM's tools with their version; llvm-config knows where the plain names are.
+find_program(TERRA_LLVM_CONFIG NAMES llvm-config-22 llvm-config)
+if(TERRA_LLVM_CONFIG)
+  execute_process(COMMAND ${TERRA_LLVM_CONFIG} --prefix OUTPUT_VARIABLE TERRA_LLVM_PREFIX
+                  OUTPUT_STRIP_TRAILING_WHITESPACE)
+endif()
+find_program(TERRA_LLD ld.lld HINTS ${TERRA_LLVM_PREFIX}/bin)
+if(TERRA_LLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # g++ looks for a program called ld.lld, also in the folders given with -B.
+  get_filename_component(_lldDir ${TERRA_LLD} DIRECTORY)
+  add_link_options(-fuse-ld=lld -B${_lldDir})
+endif()
+add_link_options(-Wl,--gc-sections)
+
+find_package(Threads REQUIRED)
+include_directories(${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
