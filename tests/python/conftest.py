@@ -1,0 +1,46 @@
+"""Shared settings: deterministic Hypothesis in CI, `conformance` for the long runs, one place that says which is on."""
+
+import os
+import sys
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+CONFORMANCE = os.environ.get("TERRA_CONFORMANCE") == "1"
+
+hypothesis.settings.register_profile(
+    "ci",
+    max_examples=int(os.environ.get("TERRA_FUZZ_EXAMPLES", "25")),
+    derandomize=True,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.register_profile(
+    "conformance",
+    parent=hypothesis.settings.get_profile("ci"),
+    max_examples=int(os.environ.get("TERRA_FUZZ_EXAMPLES", "2000")),
+    derandomize=False,
+)
+hypothesis.settings.load_profile("conformance" if CONFORMANCE else "ci")
+
+
+@pytest.fixture(params=["exact", "fast"])
+def numerics(request):
+    """Runs a test once bit for bit and once with compiled kernels."""
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def clean_torch():
+    """Every test starts and ends with PyTorch's global switches as they are by default."""
+    import torch
+
+    torch.manual_seed(0)
+    yield
+    torch.set_grad_enabled(True)
+    torch.set_default_dtype(torch.float32)
