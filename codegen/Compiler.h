@@ -1,0 +1,30 @@
+// Segment in, Executable out: the only entry of the runtime into passes and codegen.
+#pragma once
+
+#include "codegen/Executable.h"
+#include "graph/Segment.h"
+
+#include <functional>
+#include <memory>
+#include <string>
+
+namespace terra::codegen {
+
+enum class Numerics : uint8_t { Fast, Exact /* the host's own kernels only */ };
+
+struct CompileOptions {
+  Numerics numerics = Numerics::Fast;
+  /// Called, when set, with ("imported" | "fused" | "lowered" | "llvm" | "asm", text) as the stages finish.
+  std::function<void(const std::string &stage, const std::string &text)> onStage;
+};
+
+/// Compiles `segment` with MLIR/LLVM for the machine's CPU. `deaths` tells which storages are not outputs. Events without a
+/// lowering, and groups that fail to compile, become externs: this function never fails because of the program.
+/// Thread-safe. Instructions are scheduled and verified.
+std::shared_ptr<const Executable> compile(const graph::Segment &segment, const graph::Deaths &deaths,
+                                          const CompileOptions &options);
+
+/// The executable without any compiled code: one extern an event. Takes microseconds.
+std::shared_ptr<const Executable> interpretOnly(const graph::Segment &segment);
+
+} // namespace terra::codegen

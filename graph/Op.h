@@ -1,0 +1,40 @@
+// What is known of an operator, independent of any call: interned once a process by the frontend.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace terra::graph {
+
+/// Properties of an operator that matter to matching and ordering; facts about its arithmetic live in the dialect.
+enum OpFlags : uint32_t {
+  kOpRandom = 1u << 0,       ///< draws from the default generator
+  kOpViewOnly = 1u << 1,     ///< writes nothing; where its results share storage with its operands it touches no data
+  kOpGate = 1u << 2,         ///< its results cannot be promised ahead; it runs on the Python thread
+  kOpMayFailOnData = 1u << 3,///< can raise an error that depends on the values of its inputs
+  kOpFetch = 1u << 4,        ///< reads a tensor into a Python value (`_local_scalar_dense`)
+};
+
+/// Views whose storage offset depends on an integer argument.
+enum class ViewRule : uint8_t { None, Select, Slice, AsStrided };
+
+struct OpParam {
+  std::string name;
+  bool written = false;      ///< the schema marks the argument `(a!)`
+};
+
+/// An operator and its schema. Identity is the address: the frontend keeps one object for each overload.
+struct Op {
+  std::string name;          ///< "aten::add.Tensor"
+  uint32_t flags = 0;
+  std::vector<OpParam> params;
+  ViewRule viewRule = ViewRule::None; ///< by `viewRuleOf(name)`
+  void *host = nullptr;      ///< the frontend's handle
+
+  bool has(OpFlags flag) const { return (flags & flag) != 0; }
+};
+
+ViewRule viewRuleOf(const std::string &name);
+
+} // namespace terra::graph

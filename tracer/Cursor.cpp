@@ -1,0 +1,158 @@
+#include "tracer/Cursor.h"
+
+#include "tracer/Rules.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace terra::tracer {
+
+using graph::Arg;
+using graph::ArgKind;
+using graph::kNever;
+
+void Binding::reset(const graph::Segment &segment, uint64_t newEpoch) {
+  epoch = newEpoch;
+  slots.assign(segment.slots.size(), nullptr);
+  scalars.resize(segment.numScalarFeeds);
+  offsets.resize(segment.numOffsetFeeds);
+  bound.clear();
+}
+
+namespace {
+
+bool sameBits(double a, double b) { return std::memcmp(&a, &b, sizeof a) == 0; }
+
+bool sameScalar(ArgKind kind, Scalar a, Scalar b) {
+  return kind == ArgKind::Double || kind == ArgKind::NumberDouble ? sameBits(a.d, b.d) : a.i == b.i;
+}
+
+bool sameArg(const Arg &arg, const ArgView &view, const CallView &call, const graph::Event &event, uint32_t index) {
+  if (arg.kind != view.kind)
+    return false;
+  switch (arg.kind) {
+  case ArgKind::None:
+    return true;
+  case ArgKind::Tensor:
+  case ArgKind::TensorList:
+    return arg.first == view.first && arg.count == view.count;
+  case ArgKind::Int:
+  case ArgKind::Double:
+  case ArgKind::Bool:
+  case ArgKind::NumberInt:
+  case ArgKind::NumberDouble:
+  case ArgKind::NumberBool:
+    return arg.varies || sameScalar(arg.kind, arg.scalar, view.scalar);
+  case ArgKind::IntList:
+  case ArgKind::BoolList:
+    return std::equal(arg.ints.begin(), arg.ints.end(), view.ints, view.ints + view.count);
+  case ArgKind::DoubleList:
+    return arg.doubles.size() == view.count && std::equal(arg.doubles.begin(), arg.doubles.end(), view.doubles, sameBits);
+  case ArgKind::String:
+    return arg.string == view.string;
+  case ArgKind::Opaque:
+    return call.opaqueEqual(call.hostCall, event, index);
+  }
+  return false;
+}
+
+bool sameMeta(const TensorMeta &meta, const TensorView &view) {
+  size_t rank = meta.rank();
+  return meta.dtype == view.dtype && rank == view.rank && meta.device == view.device && meta.conj == view.conj &&
+         meta.neg == view.neg && std::equal(view.sizes, view.sizes + rank, meta.dims.data()) &&
+         std::equal(view.strides, view.strides + rank, meta.dims.data() + rank);
+}
+
+/// An operand comes from the slot it came from when recorded; an external seen for the first time is bound.
+bool bindSlot(const graph::Segment &segment, uint32_t slot, graph::StorageTag *tag, Binding &binding) {
+  if (tag->epoch == binding.epoch)
+    return tag->slot == slot;
+  if (binding.slots[slot] || !segment.slots[slot].external)
+    return false;
+  binding.slots[slot] = tag;
+  binding.bound.push_back(slot);
+  tag->epoch = binding.epoch;
+  tag->slot = slot;
+  return true;
+}
+
+MatchResult matchOperands(const graph::Segment &segment, const graph::SegmentEvent &expected, const CallView &call,
+                          Binding &binding) {
+  const graph::Event &event = *expected.event;
+  for (uint32_t i = 0; i < call.numTensors; ++i) {
+    const TensorView &view = call.tensors[i];
+    const graph::Operand &operand = event.inputs[i];
+    uint32_t slot = expected.inputs[i].slot;
+    if (!view.storage || slot == kNever) {
+      if (!view.storage && slot == kNever)
+        continue;
+      return {Mismatch::Meta, i};
+    }
+    if (!sameMeta(operand.meta, view))
+      return {Mismatch::Meta, i};
+    if (operand.offsetVaries)
+      binding.offsets[expected.inputs[i].offsetFeed] = view.offset;
+    else if (operand.meta.offset != view.offset)
+      return {Mismatch::Offset, i};
+    if (!bindSlot(segment, slot, view.storage, binding))
+      return {Mismatch::Storage, i};
+  }
+  return {};
+}
+
+MatchResult matchArgs(const graph::SegmentEvent &expected, const CallView &call, Binding &binding) {
+  const graph::Event &event = *expected.event;
+  bool varies = false;
+  for (uint32_t i = 0; i < call.numArgs; ++i) {
+    const Arg &arg = event.args[i];
+    if (!sameArg(arg, call.args[i], call, event, i))
+      return {Mismatch::Argument, i};
+    if (arg.varies) {
+      binding.scalars[expected.scalarFeeds[i]] = call.args[i].scalar;
+      varies = true;
+    }
+  }
+  return varies && !keepsResultMetas(event, call) ? MatchResult{Mismatch::Argument, 2} : MatchResult{};
+}
+
+} // namespace
+
+MatchResult match(const graph::Segment &segment, uint32_t index, const CallView &call, Binding &binding) {
+  const graph::SegmentEvent &expected = segment.events[index];
+  const graph::Event &event = *expected.event;
+  if (event.op != call.op || event.inputs.size() != call.numTensors || event.args.size() != call.numArgs)
+    return {Mismatch::Op, 0};
+  if (event.context != call.context)
+    return {Mismatch::Context, 0};
+  binding.bound.clear();
+  if (MatchResult result = matchArgs(expected, call, binding); !result)
+    return result;
+  return matchOperands(segment, expected, call, binding);
+}
+
+std::string describe(const MatchResult &result, const graph::Event &expected) {
+  std::string op = expected.name();
+  switch (result.mismatch) {
+  case Mismatch::None:
+    return "matched " + op;
+  case Mismatch::Op:
+    return "another operation than " + op + " was called";
+  case Mismatch::Context:
+    return "the context of " + op + " changed (grad mode, autocast, deterministic flags, threads)";
+  case Mismatch::Argument:
+    return "argument " + std::to_string(result.index) +
+           (expected.op && result.index < expected.op->params.size()
+                ? " ('" + expected.op->params[result.index].name + "')"
+                : std::string()) +
+           " of " + op + " changed";
+  case Mismatch::Meta:
+    return "shape, strides, dtype or device of tensor " + std::to_string(result.index) + " of " + op + " changed";
+  case Mismatch::Offset:
+    return "the storage offset of tensor " + std::to_string(result.index) + " of " + op + " changed";
+  case Mismatch::Storage:
+    return "tensor " + std::to_string(result.index) + " of " + op + " comes from elsewhere";
+  }
+  return op;
+}
+
+} // namespace terra::tracer

@@ -1,0 +1,217 @@
+#include "tracer/Merge.h"
+
+#include "tracer/Rules.h"
+
+#include <unordered_map>
+
+namespace terra::tracer {
+
+using graph::Arg;
+using graph::ArgKind;
+using graph::Event;
+using graph::EventKind;
+using graph::kNoNode;
+using graph::kNoStorage;
+using graph::NodeId;
+using graph::StorageId;
+using graph::TraceGraph;
+
+namespace {
+
+/// A one-to-one relation of storage numbers.
+class Bijection {
+public:
+  bool relate(StorageId a, StorageId b) {
+    if (a == kNoStorage || b == kNoStorage)
+      return a == b;
+    auto [forward, newForward] = forward_.try_emplace(a, b);
+    auto [back, newBack] = back_.try_emplace(b, a);
+    return forward->second == b && back->second == a;
+  }
+  void clear() {
+    forward_.clear();
+    back_.clear();
+  }
+
+private:
+  std::unordered_map<StorageId, StorageId> forward_, back_;
+};
+
+bool relateAll(const Event &a, const Event &b, Bijection &storages) {
+  bool ok = true;
+  for (size_t i = 0; i < a.inputs.size(); ++i)
+    ok &= storages.relate(a.inputs[i].storage, b.inputs[i].storage);
+  for (size_t i = 0; i < a.results.size(); ++i)
+    ok &= storages.relate(a.results[i].storage, b.results[i].storage);
+  return ok;
+}
+
+bool equalValue(const Arg &a, const Arg &b) {
+  return a.kind == b.kind && a.first == b.first && a.count == b.count && a.scalar.i == b.scalar.i && a.ints == b.ints &&
+         a.doubles == b.doubles && a.string == b.string;
+}
+
+bool equalShape(const TensorMeta &a, const TensorMeta &b) {
+  return a.dtype == b.dtype && a.device == b.device && a.conj == b.conj && a.neg == b.neg && a.dims == b.dims;
+}
+
+/// What makes an event of a node cover another one.
+struct Cover {
+  bool possible = false;
+  std::vector<uint32_t> varyingArgs, varyingOffsets;
+  bool exact() const { return possible && varyingArgs.empty() && varyingOffsets.empty(); }
+};
+
+bool coverResults(const Event &node, const Event &event) {
+  if (node.results.size() != event.results.size() || node.resultCounts != event.resultCounts)
+    return false;
+  for (size_t i = 0; i < node.results.size(); ++i) {
+    const graph::Result &a = node.results[i], &b = event.results[i];
+    bool sameStorage = a.alias != graph::Alias::Fresh || a.storageBytes == b.storageBytes;
+    if (a.alias != b.alias || a.aliasOf != b.aliasOf || !equalShape(a.meta, b.meta) || !sameStorage)
+      return false;
+  }
+  return true;
+}
+
+Cover cover(const Event &node, const Event &event) {
+  Cover result;
+  if (node.kind != event.kind || node.op != event.op || node.gate != event.gate || node.context != event.context ||
+      node.args.size() != event.args.size() || node.inputs.size() != event.inputs.size() || !coverResults(node, event))
+    return result;
+  for (uint32_t i = 0; i < node.args.size(); ++i) {
+    const Arg &a = node.args[i], &b = event.args[i];
+    if (a.kind == ArgKind::Opaque && b.kind == ArgKind::Opaque) {
+      if (node.hostEqual && !node.hostEqual(node, event, i))
+        return result;
+    } else if (!equalValue(a, b) && !(a.varies && a.kind == b.kind)) {
+      if (a.kind != b.kind || !mayVary(node, i))
+        return result;
+      result.varyingArgs.push_back(i);
+    }
+  }
+  for (uint32_t i = 0; i < node.inputs.size(); ++i) {
+    const graph::Operand &a = node.inputs[i], &b = event.inputs[i];
+    if ((a.storage == kNoStorage) != (b.storage == kNoStorage) || !equalShape(a.meta, b.meta))
+      return result;
+    if (a.meta.offset != b.meta.offset && !a.offsetVaries)
+      result.varyingOffsets.push_back(i);
+  }
+  result.possible = true;
+  return result;
+}
+
+class Merger {
+public:
+  Merger(TraceGraph &graph, const StoragePairs &known, const std::vector<std::shared_ptr<Event>> &events)
+      : graph_(graph), events_(events) {
+    for (auto [a, b] : known)
+      storages_.relate(a, b);
+  }
+
+  MergeResult run(NodeId from) {
+    NodeId at = from;
+    size_t index = 0;
+    for (; index < events_.size(); ++index) {
+      NodeId next = successor(at, *events_[index]);
+      if (next == kNoNode)
+        break;
+      follow(next, *events_[index]);
+      at = next;
+    }
+    if (index < events_.size())
+      at = branch(at, index);
+    result_.last = at;
+    return result_;
+  }
+
+private:
+  NodeId successor(NodeId at, const Event &event) const { return bestOf(graph_[at].next, event); }
+
+  /// The candidate that covers `event` as it is, else one that can be made to.
+  NodeId bestOf(const std::vector<NodeId> &candidates, const Event &event) const {
+    NodeId found = kNoNode;
+    for (NodeId id : candidates) {
+      if (!graph_[id].event)
+        continue;
+      Cover c = cover(*graph_[id].event, event);
+      if (c.exact())
+        return id;
+      if (c.possible && found == kNoNode)
+        found = id;
+    }
+    return found;
+  }
+
+  /// Walks the trace over an existing node: generalises its event, and cuts the segment where dataflow differs.
+  void follow(NodeId id, const Event &event) {
+    generalise(id, event);
+    if (graph_.startsSegment(id))
+      storages_.clear();
+    if (relateAll(*graph_[id].event, event, storages_))
+      return;
+    graph_.setBoundary(id);
+    result_.changed = true;
+    storages_.clear();
+    relateAll(*graph_[id].event, event, storages_);
+  }
+
+  void generalise(NodeId id, const Event &event) {
+    Cover c = cover(*graph_[id].event, event);
+    if (c.exact())
+      return;
+    auto general = std::make_shared<Event>(*graph_[id].event);
+    for (uint32_t i : c.varyingArgs)
+      general->args[i].varies = true;
+    for (uint32_t i : c.varyingOffsets)
+      general->inputs[i].offsetVaries = true;
+    graph_.setEvent(id, std::move(general));
+    result_.changed = true;
+  }
+
+  /// New nodes for events_[index…], up to the longest tail that some path to the region's end shares with the trace.
+  NodeId branch(NodeId at, size_t index) {
+    result_.changed = true;
+    size_t tail = events_.size();
+    NodeId join = kNoNode;
+    if (events_.back()->kind == EventKind::End)
+      for (join = TraceGraph::kEnd, --tail; tail > index; --tail) {
+        NodeId previous = bestOf(graph_[join].previous, *events_[tail - 1]);
+        if (previous == kNoNode)
+          break;
+        join = previous;
+      }
+    for (; index < tail; ++index) {
+      NodeId id = graph_.addNode(events_[index]);
+      graph_.addEdge(at, id);
+      ++result_.newNodes;
+      at = id;
+    }
+    if (join == kNoNode)
+      return at;
+    graph_.addEdge(at, join);
+    storages_.clear();
+    for (NodeId id = join;; id = successor(id, *events_[index])) {
+      if (id == kNoNode) // generalising a shared node left this tail behind: it gets nodes of its own
+        return branch(at, index);
+      follow(id, *events_[index]);
+      at = id;
+      if (++index == events_.size())
+        return at;
+    }
+  }
+
+  TraceGraph &graph_;
+  const std::vector<std::shared_ptr<Event>> &events_;
+  Bijection storages_;
+  MergeResult result_;
+};
+
+} // namespace
+
+MergeResult merge(TraceGraph &graph, NodeId from, const StoragePairs &known,
+                  const std::vector<std::shared_ptr<Event>> &events) {
+  return Merger(graph, known, events).run(from);
+}
+
+} // namespace terra::tracer

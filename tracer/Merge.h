@@ -1,0 +1,28 @@
+// Trace → TraceGraph.
+#pragma once
+
+#include "graph/TraceGraph.h"
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+namespace terra::tracer {
+
+/// Storage numbers of a graph node's trace and of the new trace that stand for the same storage.
+using StoragePairs = std::vector<std::pair<graph::StorageId, graph::StorageId>>;
+
+struct MergeResult {
+  bool changed = false;           ///< nodes, edges, boundaries or events differ from before
+  size_t newNodes = 0;
+  graph::NodeId last = graph::kNoNode; ///< the node of the last event
+};
+
+/// Joins `events`, seen after node `from`, to the graph. `known` relates the storages of the segment that was under way
+/// at `from`. The trace follows existing nodes as long as they agree (scalars that differ and may vary become feeds, offsets
+/// likewise), then gets nodes of its own, and joins the longest tail that an existing path has in common with it: a branch that
+/// meets the old path again, or a loop's back edge. Joining can never be wrong, since segments are closed functions.
+MergeResult merge(graph::TraceGraph &graph, graph::NodeId from, const StoragePairs &known,
+                  const std::vector<std::shared_ptr<graph::Event>> &events);
+
+} // namespace terra::tracer

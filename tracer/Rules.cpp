@@ -1,0 +1,116 @@
+#include "tracer/Rules.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+namespace terra::tracer {
+
+using graph::ArgKind;
+using graph::ViewRule;
+
+namespace {
+
+/// "aten::add_.Tensor" → "add": one rule serves the functional, in-place and out forms.
+std::string_view baseName(std::string_view name) {
+  if (size_t colon = name.find("::"); colon != std::string_view::npos)
+    name.remove_prefix(colon + 2);
+  name = name.substr(0, name.find('.'));
+  if (name.ends_with('_'))
+    name.remove_suffix(1);
+  return name;
+}
+
+/// Ops whose Scalar, float and integer-scalar arguments change values only, never shapes, dtypes or aliasing.
+constexpr auto kElementwise = std::to_array<std::string_view>(
+    {"_foreach_add", "_foreach_addcdiv", "_foreach_addcmul", "_foreach_div", "_foreach_lerp", "_foreach_mul",
+     "_foreach_pow", "_foreach_sub", "add", "addbmm", "addcdiv", "addcmul", "addmm", "addmv", "addr", "baddbmm",
+     "bernoulli", "celu", "clamp", "clamp_max", "clamp_min", "div", "elu", "eq", "exponential", "fill", "floor_divide",
+     "fmod", "full", "full_like", "ge", "gt", "hardshrink", "hardtanh", "huber_loss", "le", "leaky_relu", "lerp", "lt",
+     "masked_fill", "mul", "native_dropout", "ne", "new_full", "normal", "pow", "remainder", "rsub", "rrelu_with_noise",
+     "smooth_l1_loss", "softplus", "softshrink", "sub", "threshold", "uniform", "where", "xlogy"});
+
+bool isIndexedView(const graph::Event &event) {
+  return event.op->viewRule == ViewRule::Select || event.op->viewRule == ViewRule::Slice;
+}
+
+int64_t clampIndex(int64_t index, int64_t size) {
+  if (index < 0)
+    index += size;
+  return std::clamp<int64_t>(index, 0, size);
+}
+
+int64_t dimension(const ArgView &arg, uint32_t rank) { return arg.scalar.i < 0 ? arg.scalar.i + rank : arg.scalar.i; }
+
+/// aten::slice.Tensor(self, dim, start?, end?, step): normalised bounds.
+struct Slice {
+  int64_t start, length;
+};
+Slice sliceOf(const CallView &call) {
+  const TensorView &self = call.tensors[0];
+  int64_t size = self.sizes[dimension(call.args[1], self.rank)];
+  int64_t start = call.args[2].kind == ArgKind::None ? 0 : clampIndex(call.args[2].scalar.i, size);
+  int64_t end = call.args[3].kind == ArgKind::None ? size : clampIndex(call.args[3].scalar.i, size);
+  int64_t step = call.args[4].scalar.i;
+  return {start, end <= start ? 0 : (end - start + step - 1) / step};
+}
+
+} // namespace
+
+bool mayVary(const graph::Event &event, uint32_t index) {
+  std::string_view name = event.name();
+  if (!name.starts_with("aten::"))
+    return false;
+  std::string_view base = baseName(name);
+  switch (event.args[index].kind) {
+  case ArgKind::NumberInt:
+  case ArgKind::NumberDouble:
+  case ArgKind::Double:
+    return std::find(kElementwise.begin(), kElementwise.end(), base) != kElementwise.end();
+  case ArgKind::Int: {
+    const std::string &param = event.op->params[index].name;
+    if (event.op->viewRule == ViewRule::Select)
+      return param == "index";
+    if (event.op->viewRule == ViewRule::Slice)
+      return param == "start" || param == "end";
+    // Scalars that happen to be integers; sizes, dims and dtypes have other names.
+    constexpr auto scalars = std::to_array<std::string_view>({"alpha", "beta", "value", "other", "self", "exponent",
+                                                              "fill_value", "scalar", "weight", "min", "max"});
+    return std::find(kElementwise.begin(), kElementwise.end(), base) != kElementwise.end() &&
+           std::find(scalars.begin(), scalars.end(), std::string_view(param)) != scalars.end();
+  }
+  default:
+    return false;
+  }
+}
+
+bool keepsResultMetas(const graph::Event &event, const CallView &call) {
+  if (!isIndexedView(event))
+    return true;
+  const TensorView &self = call.tensors[0];
+  int64_t dim = dimension(call.args[1], self.rank);
+  if (event.op->viewRule == ViewRule::Slice)
+    return sliceOf(call).length == event.results[0].meta.sizes()[size_t(dim)];
+  int64_t index = call.args[2].scalar.i, size = self.sizes[dim];
+  return index >= -size && index < size; // out of range: diverge, and let the op raise its own error
+}
+
+int64_t resultOffset(const graph::Event &event, const CallView &call, uint32_t index) {
+  const graph::Result &result = event.results[index];
+  const TensorView &self = call.tensors[result.aliasOf];
+  switch (event.op->viewRule) {
+  case ViewRule::AsStrided:
+    return call.args[3].kind == ArgKind::None ? self.offset : call.args[3].scalar.i;
+  case ViewRule::Slice:
+    return self.offset + sliceOf(call).start * self.strides[dimension(call.args[1], self.rank)];
+  case ViewRule::Select: {
+    int64_t dim = dimension(call.args[1], self.rank), at = call.args[2].scalar.i;
+    return self.offset + (at < 0 ? at + self.sizes[dim] : at) * self.strides[dim];
+  }
+  case ViewRule::None:
+    break;
+  }
+  return self.offset + result.meta.offset - event.inputs[result.aliasOf].meta.offset;
+}
+
+} // namespace terra::tracer
