@@ -169,6 +169,7 @@ def check(program, numerics="exact", *, coexecutes=True, tolerance=None, ways=(T
         eager = Trial("eager", stepwise, {}).run(program)
         other = Trial("terra", stepwise, {"numerics": numerics, **options}).run(program)
         way = "stepwise" if stepwise else "ahead"
+        assert eager.error is None, f"the program itself fails: {eager.trace}"
         found = trial_difference(eager, other, tolerance)
         assert not found, f"[{numerics}, {way}] {found}"
         counts = [fn.stats() for fn in other.functions]
