@@ -54,18 +54,21 @@ set(TERRA_MLIR_PCH
     <mlir/IR/BuiltinOps.h> <mlir/IR/PatternMatch.h> <mlir/Pass/Pass.h> <mlir/Pass/PassManager.h>
     <mlir/Transforms/DialectConversion.h>)
 
+add_custom_target(terra_tablegen_all)
+
+# terra_use_mlir(TARGET [PCH]): LLVM's include path and definitions, and Terra's generated headers.
 function(terra_use_mlir target)
   target_include_directories(${target} SYSTEM PRIVATE ${MLIR_INCLUDE_DIRS} ${LLVM_INCLUDE_DIRS})
   separate_arguments(definitions NATIVE_COMMAND ${LLVM_DEFINITIONS})
   target_compile_definitions(${target} PRIVATE ${definitions})
+  target_compile_options(${target} PRIVATE -flarge-source-files)
   add_dependencies(${target} terra_tablegen_all)
-  if(TARGET terra_mlir_pch)
+  if("PCH" IN_LIST ARGN)
     target_precompile_headers(${target} REUSE_FROM terra_mlir_pch)
   endif()
 endfunction()
 
 # terra_tablegen(TD OUTPUT ARGS...): runs mlir-tblgen on TD (in this folder), gives OUTPUT beside it in the build tree.
-add_custom_target(terra_tablegen_all)
 function(terra_tablegen td output)
   set(source ${CMAKE_CURRENT_SOURCE_DIR}/${td})
   if(NOT EXISTS ${source})
@@ -82,8 +85,6 @@ function(terra_tablegen td output)
 endfunction()
 
 add_library(terra_mlir_pch OBJECT ${TERRA_EMPTY})
-target_include_directories(terra_mlir_pch SYSTEM PRIVATE ${MLIR_INCLUDE_DIRS} ${LLVM_INCLUDE_DIRS})
-separate_arguments(_definitions NATIVE_COMMAND ${LLVM_DEFINITIONS})
-target_compile_definitions(terra_mlir_pch PRIVATE ${_definitions})
+terra_use_mlir(terra_mlir_pch)
 target_link_libraries(terra_mlir_pch PRIVATE Threads::Threads)
 target_precompile_headers(terra_mlir_pch PRIVATE ${TERRA_MLIR_PCH})

@@ -32,6 +32,7 @@ string(REGEX MATCH "^[0-9]+\\.[0-9]+" _minor "${_version}")
 if(_minor VERSION_LESS 2.11 OR _minor VERSION_GREATER_EQUAL 2.15)
   message(FATAL_ERROR "Terra supports torch >= 2.11, < 2.15; ${Python_EXECUTABLE} has torch ${_version}")
 endif()
+set(TERRA_TORCH_VERSION ${_version})
 message(STATUS "torch ${_version}")
 
 # With torch's own copy of pybind11: another version could not pass torch's types between the modules.

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""Runs every test suite of a finished build and ends with one line, "N passed, N failed, N skipped"."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILD = ROOT / os.environ.get("BUILD", "build")
+REPORTS = BUILD / "reports"
+JOBS = str(os.cpu_count() or 1)
+BIN = pathlib.Path(sys.executable).parent
+
+
+def count(report):
+    """(passed, failed, skipped) of a JUnit file."""
+    cases = list(ET.parse(report).getroot().iter("testcase"))
+    failed = sum(case.find("failure") is not None or case.find("error") is not None for case in cases)
+    skipped = sum(case.find("skipped") is not None for case in cases)
+    return len(cases) - failed - skipped, failed, skipped
+
+
+def run(name, command, report, env=None):
+    """Runs one suite; a suite that dies, or reports no test, counts as one failure."""
+    print(f"==> {name}", flush=True)
+    report.unlink(missing_ok=True)
+    start = time.time()
+    code = subprocess.run(command, cwd=ROOT, env={**os.environ, **(env or {})}, check=False).returncode
+    try:
+        passed, failed, skipped = count(report)
+    except (OSError, ET.ParseError):
+        passed, failed, skipped = 0, 1, 0
+    if code != 0 or passed + failed + skipped == 0:
+        failed = max(failed, 1)
+    return name, passed, failed, skipped, time.time() - start
+
+
+def ctest(name, folder, prefix=()):
+    report = REPORTS / f"{folder.name}.xml"
+    command = [*prefix, "ctest", "--test-dir", str(folder), "-j", JOBS, "-E", "^lit$", "--output-on-failure",
+               "--progress", "--no-tests=error", "--output-junit", str(report)]
+    return run(name, command, report)
+
+
+def no_aslr():
+    """g++ 12's ThreadSanitizer cannot live with the address randomisation of newer kernels."""
+    setarch = [shutil.which("setarch"), os.uname().machine, "-R"]
+    if setarch[0] and subprocess.run([*setarch, "true"], check=False, capture_output=True).returncode == 0:
+        return setarch
+    return []
+
+
+def suites():
+    yield ctest("C++ tests", BUILD)
+    lit = REPORTS / "lit.xml"
+    yield run("FileCheck tests", [BIN / "lit", "-q", "--xunit-xml-output", lit, BUILD / "tests" / "lit"], lit)
+    for kind, prefix in (("asan", []), ("tsan", no_aslr())):
+        folder = ROOT / f"build-{kind}"
+        if (folder / "build.ninja").exists():
+            yield ctest(f"C++ tests under {kind}", folder, prefix)
+    pytest = REPORTS / "pytest.xml"
+    yield run("Python tests", [sys.executable, "-m", "pytest", "-q", f"--junitxml={pytest}", "tests/python"], pytest,
+              {"PYTHONPATH": str(BUILD / "python")})
+
+
+def main():
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    results = list(suites())
+    print()
+    for name, passed, failed, skipped, seconds in results:
+        print(f"{name:24} {passed:5} passed {failed:4} failed {skipped:4} skipped {seconds:7.1f} s")
+    passed, failed, skipped = (sum(result[i] for result in results) for i in (1, 2, 3))
+    print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
