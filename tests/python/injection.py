@@ -1,0 +1,25 @@
+"""Terra's test hooks under one roof: everything that the tests ask of `terra._testing` is asked here."""
+
+import terra
+from terra import _testing
+
+
+def force_divergence_at(step, n):
+    """In the next region of `step` the `n`-th event is taken for unknown: a flush happens there."""
+    _testing.force_divergence_at(step, n)
+
+
+def fail_kernel_at(step, n):
+    """In the next region of `step` the work of the `n`-th event raises RuntimeError(FAILURE) when it is executed."""
+    _testing.fail_kernel_at(step, n)
+
+
+FAILURE = "terra: injected failure"
+
+
+def events_of(step, region):
+    """Number of events of one call of `region()`, a region of `step`."""
+    before = step.stats()["events"]
+    region()
+    terra.synchronize()
+    return step.stats()["events"] - before
