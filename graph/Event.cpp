@@ -26,10 +26,13 @@ const char *Event::name() const {
 }
 
 bool Event::onlyMakesViews() const {
-  if (gate || !op || !op->has(kOpViewOnly))
+  if (kind != EventKind::Call || gate || !op || op->has(kOpRandom) || results.empty())
     return false;
   for (const Result &result : results)
-    if (result.alias == Alias::Fresh)
+    if (result.alias != Alias::View && result.alias != Alias::Same)
+      return false;
+  for (const Operand &operand : inputs)
+    if (operand.written)
       return false;
   return true;
 }

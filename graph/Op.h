@@ -10,7 +10,7 @@ namespace terra::graph {
 /// Properties of an operator that matter to matching and ordering; facts about its arithmetic live in the dialect.
 enum OpFlags : uint32_t {
   kOpRandom = 1u << 0,       ///< draws from the default generator
-  kOpViewOnly = 1u << 1,     ///< writes nothing; where its results share storage with its operands it touches no data
+  kOpViewOnly = 1u << 1,     ///< the schema says that its results are views of its operands
   kOpGate = 1u << 2,         ///< its results cannot be promised ahead; it runs on the Python thread
   kOpMayFailOnData = 1u << 3,///< can raise an error that depends on the values of its inputs
   kOpFetch = 1u << 4,        ///< reads a tensor into a Python value (`_local_scalar_dense`)

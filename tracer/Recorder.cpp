@@ -50,8 +50,10 @@ void markWritten(Event &event) {
 
 } // namespace
 
-void Recorder::start(uint64_t epoch) {
+void Recorder::start(uint64_t epoch, uint64_t left) {
   epoch_ = epoch;
+  left_ = left;
+  known_.clear();
   nextStorage_ = 0;
   events_.clear();
 }
@@ -59,6 +61,8 @@ void Recorder::start(uint64_t epoch) {
 std::pair<graph::StorageId, bool> Recorder::number(graph::StorageTag &tag) {
   bool fresh = tag.epoch != epoch_;
   if (fresh) {
+    if (left_ != 0 && tag.epoch == left_)
+      known_.emplace_back(tag.slot, nextStorage_);
     tag.epoch = epoch_;
     tag.slot = nextStorage_++;
   }
@@ -114,14 +118,16 @@ void Recorder::finish(std::shared_ptr<Event> event, const std::vector<ResultView
   events_.push_back(std::move(event));
 }
 
-void Recorder::read(const TensorView &tensor) {
+void Recorder::read(const TensorView *tensor) {
   auto event = std::make_shared<Event>();
   event->kind = graph::EventKind::Read;
   event->gate = true;
   event->trace = uint32_t(epoch_);
-  event->inputs.resize(1);
-  event->inputs[0].storage = number(*tensor.storage).first;
-  event->inputs[0].meta = metaOf(tensor);
+  if (tensor) {
+    event->inputs.resize(1);
+    event->inputs[0].storage = number(*tensor->storage).first;
+    event->inputs[0].meta = metaOf(*tensor);
+  }
   events_.push_back(std::move(event));
 }
 

@@ -20,18 +20,19 @@ struct ResultView {
 
 class Recorder {
 public:
-  /// Starts an empty trace; `epoch` marks its storage tags.
-  void start(uint64_t epoch);
+  /// Starts an empty trace; `epoch` marks its storage tags. Storages that carry a tag of `left`, the walk that was left
+  /// in the middle of a segment, are listed in `known` when they appear.
+  void start(uint64_t epoch, uint64_t left = 0);
 
-  /// Numbers a storage that is known before the first event (values of the segment that was left).
-  graph::StorageId seed(graph::StorageTag &tag) { return number(tag).first; }
+  /// Slot in the segment that was left → number in this trace.
+  const std::vector<std::pair<uint32_t, graph::StorageId>> &known() const { return known_; }
 
   /// Copies a call's arguments and operands; `finish` completes it with the results.
   std::shared_ptr<graph::Event> begin(const CallView &call);
   void finish(std::shared_ptr<graph::Event> event, const std::vector<ResultView> &results);
 
-  /// A look at a tensor's data without an op.
-  void read(const TensorView &tensor);
+  /// A look at a tensor's data, or (null) at the default generator, without an op.
+  void read(const TensorView *tensor);
   void end(graph::Context context);
 
   const std::vector<std::shared_ptr<graph::Event>> &events() const { return events_; }
@@ -43,7 +44,8 @@ private:
   std::pair<graph::StorageId, bool> number(graph::StorageTag &tag);
   graph::Result makeResult(const graph::Event &event, const ResultView &view);
 
-  uint64_t epoch_ = 0;
+  uint64_t epoch_ = 0, left_ = 0;
+  std::vector<std::pair<uint32_t, graph::StorageId>> known_;
   uint32_t nextStorage_ = 0;
   std::vector<std::shared_ptr<graph::Event>> events_;
 };

@@ -1,0 +1,157 @@
+// A storage as the graph sees it: identity, memory and state, shared by the program's storage and by queued work.
+#pragma once
+
+#include "graph/StorageTag.h"
+#include "graph/Types.h"
+
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace terra::runtime {
+
+/// Memory with its owner. `release(owner)` frees it.
+struct Memory {
+  void *data = nullptr;
+  void *owner = nullptr;
+  void (*release)(void *) = nullptr;
+};
+
+/// The first error that an instruction of a region raised. Later instructions of the region are dropped.
+struct Failure {
+  std::atomic<bool> failed{false};
+  std::exception_ptr error; ///< valid once `failed`
+  std::string op, location;
+  std::atomic<bool> delivered{false};
+
+  [[noreturn]] void deliver() {
+    delivered.store(true);
+    std::rethrow_exception(error);
+  }
+};
+
+/// Where the storages of one run note at which event the program dropped them.
+using DeathTable = std::vector<std::atomic<uint32_t>>;
+
+/// Reference counted; the program's storage holds one reference, every run that uses the storage another.
+///
+/// Two things look at a buffer: the program, through its own storage object, on Python's threads; and the GraphRunner. The runner
+/// never touches the program's storage object. A buffer made by the graph starts `Pending`; the runner gives it memory
+/// and turns it `Ready` (or `Failed`); whoever in the program needs the data waits for that and then installs `data` in its
+/// storage object.
+class Buffer final : public graph::StorageTag {
+public:
+  enum class State : uint8_t { Ready, Pending, Failed };
+
+  /// Memory that exists already (a storage of the program).
+  Buffer(Memory memory, size_t bytes, Device device) : memory_(memory), bytes_(bytes), device_(device) {}
+  /// Promised by the graph.
+  Buffer(size_t bytes, Device device) : state_(State::Pending), bytes_(bytes), device_(device) {}
+  Buffer(const Buffer &) = delete;
+  Buffer &operator=(const Buffer &) = delete;
+
+  void retain() { refs_.fetch_add(1, std::memory_order_relaxed); }
+  void release() {
+    if (refs_.fetch_sub(1, std::memory_order_acq_rel) == 1)
+      delete this;
+  }
+
+  State state() const { return state_.load(std::memory_order_acquire); }
+  void *data() const { return memory_.data; }
+  size_t bytes() const { return bytes_; }
+  Device device() const { return device_; }
+
+  /// By the runner: the promise is kept.
+  void fulfil(Memory memory) {
+    memory_ = memory;
+    state_.store(State::Ready, std::memory_order_release);
+  }
+  /// By the runner: memory first, so that a kernel can fill it; `ready` follows.
+  void setMemory(Memory memory) { memory_ = memory; }
+  void ready() { state_.store(State::Ready, std::memory_order_release); }
+  void fail(std::shared_ptr<Failure> failure) {
+    failure_ = std::move(failure);
+    state_.store(State::Failed, std::memory_order_release);
+  }
+  const std::shared_ptr<Failure> &failure() const { return failure_; }
+
+  /// The program's storage object is gone; `event` is the position of the event under way.
+  void die(uint32_t event) {
+    if (deaths_)
+      (*deaths_)[deathSlot_].store(event, std::memory_order_relaxed);
+    alive_.store(false, std::memory_order_release);
+  }
+  bool alive() const { return alive_.load(std::memory_order_acquire); }
+  void noteDeathIn(std::shared_ptr<DeathTable> deaths, uint32_t slot) {
+    deaths_ = std::move(deaths);
+    deathSlot_ = slot;
+  }
+
+  /// Ticket of the last run that uses this storage; work outside the queue waits for it.
+  std::atomic<uint64_t> lastUse{0};
+  /// Ticket of the last run that writes it after it was made.
+  std::atomic<uint64_t> lastWrite{0};
+  /// The runner's own handle on the storage (owned by the host), made when first needed.
+  void *hostStorage = nullptr;
+  void (*freeHostStorage)(void *) = nullptr;
+  /// The program's storage object has been given `data`.
+  std::atomic<bool> installed{false};
+  /// Made or written by a recorded or recognised event.
+  bool graphBorn = false;
+  /// Its memory was handed to someone who can write it without an op (a NumPy array).
+  bool exposed = false;
+  /// The last region in which an event touched it.
+  uint64_t region = 0;
+
+private:
+  ~Buffer();
+
+  std::atomic<uint32_t> refs_{1};
+  std::atomic<State> state_{State::Ready};
+  std::atomic<bool> alive_{true};
+  std::shared_ptr<DeathTable> deaths_;
+  uint32_t deathSlot_ = 0;
+  Memory memory_;
+  size_t bytes_;
+  Device device_;
+  std::shared_ptr<Failure> failure_;
+};
+
+/// Owning pointer to a buffer.
+class BufferRef {
+public:
+  BufferRef() = default;
+  /// Takes over one reference.
+  static BufferRef adopt(Buffer *buffer) {
+    BufferRef ref;
+    ref.buffer_ = buffer;
+    return ref;
+  }
+  static BufferRef retain(Buffer *buffer) {
+    if (buffer)
+      buffer->retain();
+    return adopt(buffer);
+  }
+  BufferRef(BufferRef &&other) noexcept : buffer_(std::exchange(other.buffer_, nullptr)) {}
+  BufferRef &operator=(BufferRef &&other) noexcept {
+    std::swap(buffer_, other.buffer_);
+    return *this;
+  }
+  ~BufferRef() { reset(); }
+  void reset() {
+    if (Buffer *buffer = std::exchange(buffer_, nullptr))
+      buffer->release();
+  }
+  Buffer *get() const { return buffer_; }
+  Buffer *operator->() const { return buffer_; }
+  explicit operator bool() const { return buffer_ != nullptr; }
+
+private:
+  Buffer *buffer_ = nullptr;
+};
+
+} // namespace terra::runtime

@@ -1,0 +1,82 @@
+#include "runtime/CompileQueue.h"
+
+#include <chrono>
+
+#if defined(__linux__)
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace terra::runtime {
+
+namespace {
+/// Compiling must not take cores from the program: lowest CPU priority for this thread only.
+void lowerPriority() {
+#if defined(__linux__)
+  setpriority(PRIO_PROCESS, id_t(syscall(SYS_gettid)), 10);
+#endif
+}
+} // namespace
+
+void CompileQueue::submit(std::shared_ptr<CompiledSegment> segment, codegen::CompileOptions options,
+                          std::shared_ptr<CompileStats> stats) {
+  std::lock_guard lock(mutex_);
+  if (stop_)
+    return;
+  stats->pending.fetch_add(1);
+  jobs_.push_back({std::move(segment), std::move(options), std::move(stats)});
+  if (!thread_.joinable())
+    thread_ = std::thread([this] { loop(); });
+  work_.notify_one();
+}
+
+void CompileQueue::waitFor(const CompileStats &stats) {
+  std::unique_lock lock(mutex_);
+  done_.wait(lock, [&] { return stop_ || stats.pending.load() == 0; });
+}
+
+void CompileQueue::shutdown() {
+  {
+    std::lock_guard lock(mutex_);
+    stop_ = true;
+    jobs_.clear();
+    work_.notify_one();
+    done_.notify_all();
+  }
+  if (thread_.joinable())
+    thread_.join();
+}
+
+void CompileQueue::forget() {
+  if (thread_.joinable())
+    thread_.detach();
+  jobs_.clear();
+  stop_ = true;
+}
+
+void CompileQueue::loop() {
+  lowerPriority();
+  for (;;) {
+    std::unique_lock lock(mutex_);
+    work_.wait(lock, [this] { return stop_ || !jobs_.empty(); });
+    if (stop_)
+      return;
+    Job job = std::move(jobs_.front());
+    jobs_.pop_front();
+    lock.unlock();
+
+    auto start = std::chrono::steady_clock::now();
+    auto executable = codegen::compile(job.segment->segment(), job.segment->deaths(), job.options);
+    job.stats->nanos.fetch_add(uint64_t((std::chrono::steady_clock::now() - start).count()));
+    job.stats->segments.fetch_add(1);
+    job.stats->kernels.fetch_add(executable->kernelCount);
+    job.segment->setExecutable(std::move(executable));
+
+    lock.lock();
+    job.stats->pending.fetch_sub(1);
+    done_.notify_all();
+  }
+}
+
+} // namespace terra::runtime

@@ -1,0 +1,283 @@
+#include "runtime/GraphRunner.h"
+
+#include "runtime/Program.h"
+
+#include <algorithm>
+#include <chrono>
+#include <stdexcept>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace terra::runtime {
+
+using codegen::Instruction;
+using codegen::KernelArg;
+using codegen::KernelCall;
+using graph::kNever;
+using Clock = std::chrono::steady_clock;
+
+namespace {
+
+void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#endif
+}
+
+/// Spins for a short while: waking a sleeping thread costs more than most events take. Returns whether `done` became true.
+template <typename Done> bool spin(const Done &done, int rounds) {
+  for (int i = 0; i < rounds; ++i) {
+    if (done())
+      return true;
+    relax();
+  }
+  return done();
+}
+constexpr int kSpinRounds = 400;
+
+} // namespace
+
+GraphRunner::GraphRunner(Host &host) : host_(host), thread_([this] { loop(); }) {}
+
+GraphRunner::~GraphRunner() { shutdown(); }
+
+void GraphRunner::submit(const std::shared_ptr<Run> &run) {
+  {
+    std::lock_guard lock(mutex_);
+    run->ticket = submitted_.load(std::memory_order_relaxed) + 1;
+    queue_.push_back(run);
+    submitted_.store(run->ticket, std::memory_order_release);
+  }
+  wake();
+}
+
+void GraphRunner::publish(Run &run, uint32_t count) {
+  run.published.store(count, std::memory_order_seq_cst);
+  wake();
+}
+
+void GraphRunner::close(Run &run) {
+  run.closed.store(true, std::memory_order_seq_cst);
+  wake();
+}
+
+void GraphRunner::wake() {
+  if (!sleeping_.load(std::memory_order_seq_cst))
+    return;
+  std::lock_guard lock(mutex_);
+  work_.notify_one();
+}
+
+void GraphRunner::wakeWaiters() {
+  if (waiters_.load(std::memory_order_seq_cst) == 0)
+    return;
+  std::lock_guard lock(mutex_);
+  progress_.notify_all();
+}
+
+template <typename Done> void GraphRunner::wait(const Done &done, const Poll &poll) {
+  if (spin(done, kSpinRounds))
+    return;
+  struct Waiting {
+    std::atomic<int> &count;
+    explicit Waiting(std::atomic<int> &c) : count(c) { count.fetch_add(1, std::memory_order_seq_cst); }
+    ~Waiting() { count.fetch_sub(1, std::memory_order_seq_cst); }
+  } waiting(waiters_);
+  std::unique_lock lock(mutex_);
+  while (!done()) {
+    progress_.wait_for(lock, std::chrono::milliseconds(20));
+    if (poll && !done()) {
+      lock.unlock();
+      poll();
+      lock.lock();
+    }
+  }
+}
+
+void GraphRunner::waitFor(uint64_t ticket, const Poll &poll) {
+  wait([&] { return completedTicket() >= ticket; }, poll);
+}
+
+void GraphRunner::waitFor(Buffer &buffer, const Poll &poll) {
+  wait([&] { return buffer.state() != Buffer::State::Pending; }, poll);
+}
+
+void GraphRunner::shutdown() {
+  {
+    std::lock_guard lock(mutex_);
+    stop_ = true;
+    work_.notify_one();
+  }
+  if (thread_.joinable())
+    thread_.join();
+}
+
+void GraphRunner::forget() {
+  if (thread_.joinable())
+    thread_.detach();
+  queue_.clear();
+  completed_.store(submitted_.load());
+}
+
+std::shared_ptr<Run> GraphRunner::nextRun() {
+  auto available = [this] { return completedTicket() < lastTicket(); };
+  spin(available, kSpinRounds);
+  std::unique_lock lock(mutex_);
+  while (queue_.empty()) {
+    if (stop_)
+      return nullptr;
+    sleeping_.store(true, std::memory_order_seq_cst);
+    work_.wait(lock);
+    sleeping_.store(false, std::memory_order_seq_cst);
+  }
+  std::shared_ptr<Run> run = std::move(queue_.front());
+  queue_.pop_front();
+  return run;
+}
+
+void GraphRunner::loop() {
+  while (std::shared_ptr<Run> run = nextRun()) {
+    execute(*run);
+    finish(*run);
+  }
+}
+
+/// Waits until more than `done` instructions are published. False when the run is closed and there are none.
+bool GraphRunner::awaitWork(Run &run, uint32_t done) {
+  auto ready = [&] { return run.published.load(std::memory_order_seq_cst) > done || run.closed.load(std::memory_order_seq_cst); };
+  if (!spin(ready, kSpinRounds)) {
+    std::unique_lock lock(mutex_);
+    sleeping_.store(true, std::memory_order_seq_cst);
+    while (!ready())
+      work_.wait(lock);
+    sleeping_.store(false, std::memory_order_seq_cst);
+  }
+  return run.published.load(std::memory_order_seq_cst) > done;
+}
+
+void GraphRunner::execute(Run &run) {
+  host_.enterRun(run);
+  for (uint32_t done = 0; awaitWork(run, done);) {
+    auto start = Clock::now();
+    uint32_t count = run.published.load(std::memory_order_acquire);
+    for (; done < count; ++done)
+      step(run, done);
+    busyNanos_.fetch_add(uint64_t((Clock::now() - start).count()), std::memory_order_relaxed);
+  }
+  runExterns(run, run.leftover);
+}
+
+namespace {
+
+void failOutputs(Run &run, const graph::SegmentEvent &event) {
+  for (size_t i = 0; i < event.results.size(); ++i)
+    if (event.event->results[i].alias == graph::Alias::Fresh)
+      if (Buffer &buffer = run.buffer(event.results[i].slot); buffer.state() == Buffer::State::Pending)
+        buffer.fail(run.failure);
+}
+
+bool injectsFailure(const Run &run, const Instruction &instruction) {
+  return run.failAt >= 0 && std::find(instruction.events.begin(), instruction.events.end(), uint32_t(run.failAt)) !=
+                                instruction.events.end();
+}
+
+void *resolve(Run &run, const KernelArg &arg, char *scratch) {
+  switch (arg.kind) {
+  case KernelArg::Kind::Scalar:
+    return &run.binding.scalars[arg.index];
+  case KernelArg::Kind::Scratch:
+    return scratch + arg.byteOffset;
+  case KernelArg::Kind::Tensor:
+    break;
+  }
+  int64_t offset = arg.byteOffset;
+  if (arg.offsetFeed != kNever)
+    offset = run.binding.offsets[arg.offsetFeed] * int64_t(arg.elementSize);
+  return static_cast<char *>(run.buffer(arg.slot).data()) + offset;
+}
+
+void recordFailure(Run &run, uint32_t index, std::exception_ptr error) {
+  Failure &failure = *run.failure;
+  failure.error = std::move(error);
+  failure.op = run.segment().events[index].event->name();
+  failure.location = run.segment().events[index].event->location;
+  failure.failed.store(true, std::memory_order_release);
+}
+
+} // namespace
+
+void GraphRunner::step(Run &run, uint32_t index) {
+  const Instruction &instruction = run.executable->instructions[index];
+  bool whole = instruction.kind == Instruction::Kind::Kernel && !run.unfused[index] && !injectsFailure(run, instruction) &&
+               !run.failure->failed.load(std::memory_order_relaxed);
+  if (whole)
+    runKernels(run, instruction);
+  else if (instruction.kind != Instruction::Kind::Nothing)
+    runExterns(run, instruction.events);
+  for (uint32_t slot : instruction.releases)
+    run.buffers[slot].reset();
+  wakeWaiters();
+}
+
+void GraphRunner::runExterns(Run &run, const std::vector<uint32_t> &events) {
+  for (uint32_t index : events) {
+    const graph::SegmentEvent &event = run.segment().events[index];
+    if (event.event->onlyMakesViews())
+      continue;
+    if (!run.failure->failed.load(std::memory_order_relaxed)) {
+      try {
+        if (run.failAt == int64_t(index))
+          throw std::runtime_error("terra: injected failure");
+        host_.runExtern(run, index);
+        continue;
+      } catch (...) {
+        recordFailure(run, index, std::current_exception());
+      }
+    }
+    failOutputs(run, event);
+    wakeWaiters();
+  }
+}
+
+void GraphRunner::runKernels(Run &run, const Instruction &instruction) {
+  try {
+    for (uint32_t slot : instruction.outputs)
+      if (Buffer &buffer = run.buffer(slot); buffer.state() == Buffer::State::Pending)
+        buffer.setMemory(host_.allocate(buffer.bytes(), buffer.device()));
+  } catch (...) {
+    recordFailure(run, instruction.events.back(), std::current_exception());
+    for (uint32_t event : instruction.events)
+      failOutputs(run, run.segment().events[event]);
+    return;
+  }
+  for (const KernelCall &call : instruction.kernels)
+    runKernel(run, call);
+  for (uint32_t slot : instruction.outputs)
+    run.buffer(slot).ready();
+}
+
+void GraphRunner::runKernel(Run &run, const KernelCall &call) {
+  scratch_.resize(size_t(call.scratchBytes));
+  args_.clear();
+  for (const KernelArg &arg : call.args)
+    args_.push_back(resolve(run, arg, scratch_.data()));
+  if (call.serial || call.extent <= call.grain)
+    call.fn(args_.data(), 0, call.extent);
+  else
+    host_.parallelFor(call.extent, call.grain, [&](int64_t begin, int64_t end) { call.fn(args_.data(), begin, end); });
+}
+
+void GraphRunner::finish(Run &run) {
+  // Promised, but of an instruction that was dropped.
+  if (run.failure->failed.load(std::memory_order_acquire))
+    for (BufferRef &buffer : run.buffers)
+      if (buffer && buffer->state() == Buffer::State::Pending)
+        buffer->fail(run.failure);
+  run.buffers.clear();
+  completed_.store(run.ticket, std::memory_order_release);
+  wakeWaiters();
+}
+
+} // namespace terra::runtime

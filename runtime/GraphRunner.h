@@ -1,0 +1,76 @@
+// The thread that runs compiled segments: a first-in-first-out queue of runs, one a process.
+#pragma once
+
+#include "runtime/Host.h"
+#include "runtime/Run.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+namespace terra::runtime {
+
+class GraphRunner {
+public:
+  /// Called every few milliseconds by waiting threads (checks for signals); may throw to give up waiting.
+  using Poll = std::function<void()>;
+
+  explicit GraphRunner(Host &host);
+  ~GraphRunner();
+
+  /// Appends a run and gives it its ticket. Instructions are published through the run afterwards.
+  void submit(const std::shared_ptr<Run> &run);
+  /// Lets the runner execute the run's first `count` instructions.
+  void publish(Run &run, uint32_t count);
+  void close(Run &run);
+
+  /// Blocks until the run with `ticket`, and everything before it, has been executed. The run must be closed, or be closed by
+  /// another thread.
+  void waitFor(uint64_t ticket, const Poll &poll);
+  /// Blocks until the buffer is no longer pending. Its instruction must have been published.
+  void waitFor(Buffer &buffer, const Poll &poll);
+  /// Blocks until nothing is queued.
+  void drain(const Poll &poll) { waitFor(lastTicket(), poll); }
+
+  uint64_t lastTicket() const { return submitted_.load(std::memory_order_acquire); }
+  uint64_t completedTicket() const { return completed_.load(std::memory_order_acquire); }
+  bool idle() const { return completedTicket() == lastTicket(); }
+  double busySeconds() const { return double(busyNanos_.load(std::memory_order_relaxed)) * 1e-9; }
+
+  /// Finishes what is queued and ends the thread. Idempotent. After it nothing may be submitted.
+  void shutdown();
+  /// In a child after fork: the thread does not exist there.
+  void forget();
+
+private:
+  void loop();
+  std::shared_ptr<Run> nextRun();
+  void execute(Run &run);
+  bool awaitWork(Run &run, uint32_t done);
+  void step(Run &run, uint32_t instruction);
+  void runKernels(Run &run, const codegen::Instruction &instruction);
+  void runKernel(Run &run, const codegen::KernelCall &call);
+  void runExterns(Run &run, const std::vector<uint32_t> &events);
+  void finish(Run &run);
+  void wake();
+  void wakeWaiters();
+  template <typename Done> void wait(const Done &done, const Poll &poll);
+
+  Host &host_;
+  std::mutex mutex_;
+  std::condition_variable work_, progress_;
+  std::deque<std::shared_ptr<Run>> queue_;
+  std::atomic<uint64_t> submitted_{0}, completed_{0}, busyNanos_{0};
+  std::atomic<bool> sleeping_{false};
+  std::atomic<int> waiters_{0};
+  bool stop_ = false;
+  std::vector<void *> args_;  ///< of the kernel being called (runner thread)
+  std::vector<char> scratch_;
+  std::thread thread_;
+};
+
+} // namespace terra::runtime

@@ -1,0 +1,68 @@
+// A TraceGraph cut into segments, and what is known and compiled of each.
+#pragma once
+
+#include "codegen/Compiler.h"
+#include "graph/TraceGraph.h"
+#include "runtime/Run.h"
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+namespace terra::runtime {
+
+/// A segment, the deaths learned from its first co-executed runs, and its newest executable.
+class CompiledSegment {
+public:
+  CompiledSegment(std::vector<graph::NodeId> nodes, graph::Segment segment);
+
+  const graph::Segment &segment() const { return segment_; }
+  const std::vector<graph::NodeId> &nodes() const { return nodes_; }
+  bool gate() const { return gate_; }
+  /// Some event draws from the default generator.
+  bool random() const { return random_; }
+
+  std::shared_ptr<const codegen::Executable> executable() const;
+  void setExecutable(std::shared_ptr<const codegen::Executable> executable);
+  bool compiled() const { return compiled_.load(std::memory_order_acquire); }
+
+  /// Deaths are learned for this many whole walks, then compilation is due.
+  static constexpr uint32_t kLearningWalks = 2;
+  bool learning() const { return walks_ < kLearningWalks; }
+  /// After a whole walk (Python thread): what died stays dead only if it died every time. True when compilation is due.
+  bool learn(const DeathTable &deaths);
+  /// An instruction found a value alive that never had been: it is an output from now on. True when recompilation is due.
+  bool survived(const std::vector<uint32_t> &slots);
+  graph::Deaths deaths() const;
+
+  uint64_t walks() const { return totalWalks_; }
+  void countWalk() { ++totalWalks_; }
+
+private:
+  std::vector<graph::NodeId> nodes_;
+  graph::Segment segment_;
+  bool gate_ = false, random_ = false;
+  mutable std::mutex mutex_;
+  std::shared_ptr<const codegen::Executable> executable_;
+  std::atomic<bool> compiled_{false};
+  graph::Deaths deaths_;
+  uint32_t walks_ = 0, recompilations_ = 0;
+  uint64_t totalWalks_ = 0;
+};
+
+/// The segments of one version of a TraceGraph. Segments whose events did not change are taken over from the last version.
+class Program {
+public:
+  void rebuild(const graph::TraceGraph &graph);
+
+  /// The segment that starts at `node`, or null (the start and the end of a region have none).
+  const std::shared_ptr<CompiledSegment> &at(graph::NodeId node) const { return byNode_[node]; }
+  std::vector<std::shared_ptr<CompiledSegment>> segments() const;
+
+private:
+  std::vector<std::shared_ptr<CompiledSegment>> byNode_;
+};
+
+} // namespace terra::runtime

@@ -1,0 +1,134 @@
+#include "runtime/Runtime.h"
+
+#include "runtime/Session.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace terra::runtime {
+
+namespace {
+thread_local double waited = 0;
+
+class WaitTimer {
+public:
+  ~WaitTimer() { waited += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+} // namespace
+
+double Runtime::waitedSeconds() { return waited; }
+
+bool Runtime::activate(Session *session) {
+  Session *none = nullptr;
+  return active_.compare_exchange_strong(none, session, std::memory_order_acq_rel);
+}
+
+namespace {
+class BlockScope {
+public:
+  BlockScope(void *(*begin)(), void (*end)(void *)) : end_(end), state_(begin ? begin() : nullptr) {}
+  ~BlockScope() {
+    if (end_)
+      end_(state_);
+  }
+
+private:
+  void (*end_)(void *);
+  void *state_;
+};
+} // namespace
+
+void Runtime::wait(uint64_t ticket) {
+  if (runner_.completedTicket() >= ticket)
+    return;
+  WaitTimer timer;
+  BlockScope scope(blocking_.begin, blocking_.end);
+  runner_.waitFor(ticket, blocking_.poll);
+}
+
+void Runtime::waitLocked(uint64_t ticket) {
+  if (runner_.completedTicket() >= ticket)
+    return;
+  WaitTimer timer;
+  runner_.waitFor(ticket, {});
+}
+
+void Runtime::waitBuffer(Buffer &buffer) {
+  if (buffer.state() != Buffer::State::Pending)
+    return;
+  WaitTimer timer;
+  BlockScope scope(blocking_.begin, blocking_.end);
+  runner_.waitFor(buffer, blocking_.poll);
+}
+
+bool Runtime::settled(const Buffer &buffer, bool write) const {
+  uint64_t last = (write ? buffer.lastUse : buffer.lastWrite).load(std::memory_order_acquire);
+  return buffer.state() == Buffer::State::Ready && runner_.completedTicket() >= last;
+}
+
+void Runtime::flushIfOpen(uint64_t ticketOrEpoch, bool byEpoch) {
+  std::lock_guard guard(lock_);
+  if (Session *session = active(); session && session->holdsOpen(ticketOrEpoch, byEpoch))
+    session->interrupt();
+}
+
+void Runtime::settle(Buffer &buffer, bool write) {
+  if (settled(buffer, write))
+    return;
+  if (buffer.state() == Buffer::State::Pending)
+    flushIfOpen(buffer.epoch, /*byEpoch=*/true);
+  uint64_t last = (write ? buffer.lastUse : buffer.lastWrite).load(std::memory_order_acquire);
+  if (runner_.completedTicket() < last) {
+    flushIfOpen(last, /*byEpoch=*/false);
+    wait(last);
+  }
+  waitBuffer(buffer);
+  if (buffer.state() == Buffer::State::Failed)
+    buffer.failure()->deliver();
+}
+
+void Runtime::settleRandom() {
+  uint64_t ticket = lastRandom_.load(std::memory_order_acquire);
+  if (runner_.completedTicket() >= ticket)
+    return;
+  flushIfOpen(ticket, /*byEpoch=*/false);
+  wait(ticket);
+}
+
+void Runtime::synchronize() {
+  flushIfOpen(runner_.lastTicket(), /*byEpoch=*/false);
+  wait(runner_.lastTicket());
+  for (const auto &failure : takeUndelivered())
+    failure->deliver();
+}
+
+void Runtime::keepFailure(std::shared_ptr<Failure> failure) {
+  std::lock_guard guard(failuresLock_);
+  std::erase_if(failures_, [](const auto &f) { return f->delivered.load() || (!f->failed.load() && f.use_count() == 1); });
+  failures_.push_back(std::move(failure));
+}
+
+std::vector<std::shared_ptr<Failure>> Runtime::takeUndelivered() {
+  std::lock_guard guard(failuresLock_);
+  std::vector<std::shared_ptr<Failure>> taken;
+  for (const auto &failure : failures_)
+    if (failure->failed.load(std::memory_order_acquire) && !failure->delivered.load())
+      taken.push_back(failure);
+  return taken;
+}
+
+void Runtime::shutdown() {
+  compileQueue_.shutdown();
+  runner_.shutdown();
+}
+
+void Runtime::forget() {
+  compileQueue_.forget();
+  runner_.forget();
+  active_.store(nullptr);
+}
+
+} // namespace terra::runtime

@@ -1,0 +1,352 @@
+// Recording, co-executing, diverging: the state machine of a decorated function.
+//
+// A region starts at the graph's start node. While the next event matches, it is *recognised*: the frontend hands out
+// promises, and the instructions that it triggers go to the GraphRunner. Once an event matches nothing, the walk is
+// flushed (what was recognised is computed, nothing else), the region goes on eagerly and is recorded; at its end the new events are
+// merged into the graph after the last node that was passed, and the next call knows the path.
+#include "runtime/Session.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace terra::runtime {
+
+using codegen::Instruction;
+using graph::kNever;
+using graph::NodeId;
+using graph::TraceGraph;
+using tracer::CallView;
+
+namespace {
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// A function whose regions never repeat is given up: recording costs, and its graph would grow without end.
+constexpr uint32_t kMaxFruitless = 200;
+constexpr size_t kMaxNodes = 200'000;
+} // namespace
+
+Session::Session(Runtime &runtime, SessionOptions options) : runtime_(runtime), options_(options) {}
+
+Session::~Session() {
+  if (runtime_.active() == this)
+    runtime_.deactivate();
+}
+
+bool Session::enter() {
+  for (const auto &failure : runtime_.takeUndelivered())
+    failure->deliver();
+  if (!runtime_.activate(this))
+    return false;
+  uint64_t before = runtime_.runner().lastTicket();
+  try {
+    runtime_.wait(previousRegion_); // one region ahead at most
+  } catch (...) {
+    runtime_.deactivate();
+    throw;
+  }
+  std::lock_guard guard(runtime_.lock());
+  previousRegion_ = before;
+  region_ = runtime_.newEpoch();
+  failure_ = std::make_shared<Failure>();
+  run_.reset();
+  last_ = TraceGraph::kStart;
+  regionEvents_ = 0;
+  enteredAt_ = now();
+  waitedAtEnter_ = Runtime::waitedSeconds();
+  if (graph_.size() > kMaxNodes || fruitless_ > kMaxFruitless)
+    mode_ = Mode::Eager;
+  else if (options_.recordOnly || graph_[TraceGraph::kStart].next.empty())
+    startRecording(0);
+  else
+    mode_ = Mode::CoExecuting;
+  return true;
+}
+
+void Session::startRecording(uint64_t left) {
+  mode_ = Mode::Recording;
+  recorder_.start(runtime_.newEpoch(), left);
+}
+
+Session::Action Session::onCall(const CallView &call) {
+  throwIfFailed();
+  runtime_.eventIndex.store(position_ + 1, std::memory_order_relaxed);
+  ++regionEvents_;
+  if (mode_ == Mode::CoExecuting) {
+    if (int64_t(regionEvents_) - 1 == forceDivergenceAt) {
+      forceDivergenceAt = -1;
+      diverge("divergence forced by a test");
+    } else if (matchNext(call)) {
+      return run_->compiled->gate() ? Action::Gate : Action::Recognised;
+    } else {
+      diverge(mismatchText_.empty() ? tracer::describe(mismatch_, *graph_[last_].event) : mismatchText_);
+    }
+    throwIfFailed();
+  }
+  return mode_ == Mode::Recording ? Action::Record : Action::Eager;
+}
+
+bool Session::matchNext(const CallView &call) {
+  bool inside = run_ && !run_->recognisedAll;
+  if (!inside)
+    return enterSegment(call);
+  const graph::Segment &segment = run_->segment();
+  mismatch_ = tracer::match(segment, position_ + 1, call, run_->binding);
+  if (!mismatch_) {
+    const graph::Event &event = *segment.events[position_ + 1].event;
+    mismatchText_ = tracer::describe(mismatch_, event) + (event.location.empty() ? "" : " at " + event.location);
+    return false;
+  }
+  holdBound();
+  last_ = run_->compiled->nodes()[++position_];
+  return true;
+}
+
+bool Session::enterSegment(const CallView &call) {
+  mismatchText_ = std::string(call.op ? call.op->name : "?") + " is new after " +
+                  (graph_[last_].event ? std::string(graph_[last_].event->name()) : "the start");
+  for (NodeId next : graph_[last_].next) {
+    const std::shared_ptr<CompiledSegment> &segment = program_.at(next);
+    if (segment && segment->segment().events[0].event->op == call.op && startRun(segment, call)) {
+      last_ = next;
+      return true;
+    }
+  }
+  return false;
+}
+
+bool Session::startRun(const std::shared_ptr<CompiledSegment> &segment, const CallView &call) {
+  std::shared_ptr<Run> run = spare_ ? std::move(spare_) : std::make_shared<Run>();
+  run->binding.reset(segment->segment(), runtime_.newEpoch());
+  mismatch_ = tracer::match(segment->segment(), 0, call, run->binding);
+  if (!mismatch_) {
+    const graph::Event &event = *segment->segment().events[0].event;
+    mismatchText_ = tracer::describe(mismatch_, event) + (event.location.empty() ? "" : " at " + event.location);
+    spare_ = std::move(run);
+    return false;
+  }
+  run_ = std::move(run);
+  position_ = 0;
+  run_->compiled = segment;
+  if (segment->gate()) {
+    run_->recognisedAll = true;
+    ++stats_.gates;
+    return true;
+  }
+  run_->executable = segment->executable();
+  run_->buffers.resize(segment->segment().slots.size());
+  run_->unfused.assign(run_->executable->instructions.size(), 0);
+  run_->failure = failure_;
+  run_->failAt = failKernelAt >= 0 ? failKernelAt - int64_t(regionEvents_ - 1) : -1;
+  if (segment->learning()) {
+    run_->deaths = std::make_shared<DeathTable>(segment->segment().slots.size());
+    for (auto &death : *run_->deaths)
+      death.store(kNever, std::memory_order_relaxed);
+  }
+  runtime_.runner().submit(run_);
+  if (segment->random())
+    runtime_.noteRandom(run_->ticket);
+  holdBound();
+  return true;
+}
+
+void Session::holdBound() {
+  const graph::Segment &segment = run_->segment();
+  if (run_->compiled->gate())
+    return;
+  for (uint32_t slot : run_->binding.bound) {
+    auto *buffer = static_cast<Buffer *>(run_->binding.slots[slot]);
+    run_->buffers[slot] = BufferRef::retain(buffer);
+    buffer->lastUse.store(run_->ticket, std::memory_order_release);
+    if (segment.slots[slot].written)
+      buffer->lastWrite.store(run_->ticket, std::memory_order_release);
+  }
+}
+
+void Session::promise(uint32_t slot, Buffer *buffer) {
+  buffer->epoch = run_->binding.epoch;
+  buffer->slot = slot;
+  buffer->graphBorn = true;
+  buffer->lastUse.store(run_->ticket, std::memory_order_relaxed);
+  if (run_->segment().slots[slot].written)
+    buffer->lastWrite.store(run_->ticket, std::memory_order_relaxed);
+  if (run_->deaths)
+    buffer->noteDeathIn(run_->deaths, slot);
+  run_->binding.slots[slot] = buffer;
+  run_->buffers[slot] = BufferRef::retain(buffer);
+}
+
+void Session::advance() {
+  publish();
+  if (position_ + 1 == run_->segment().events.size()) {
+    run_->recognisedAll = true;
+    finishWalk();
+  }
+}
+
+void Session::publish() {
+  const auto &instructions = run_->executable->instructions;
+  uint32_t next = run_->next;
+  std::vector<uint32_t> survivors;
+  for (; next < instructions.size() && instructions[next].trigger <= position_; ++next)
+    for (uint32_t slot : instructions[next].fusedAway)
+      if (run_->buffers[slot] && run_->buffers[slot]->alive()) {
+        run_->unfused[next] = 1;
+        survivors.push_back(slot);
+      }
+  if (next != run_->next) {
+    run_->next = next;
+    runtime_.runner().publish(*run_, next);
+  }
+  if (!survivors.empty()) {
+    stats_.survivors += survivors.size();
+    if (run_->compiled->survived(survivors))
+      compile(run_->compiled);
+  }
+}
+
+void Session::finishWalk() {
+  closeRun();
+  run_->compiled->countWalk();
+  if (run_->deaths && run_->compiled->learn(*run_->deaths))
+    compile(run_->compiled);
+}
+
+void Session::closeRun() {
+  if (!run_->closed.load(std::memory_order_relaxed))
+    runtime_.runner().close(*run_);
+}
+
+void Session::compile(const std::shared_ptr<CompiledSegment> &segment) {
+  if (options_.numerics == codegen::Numerics::Exact)
+    return;
+  codegen::CompileOptions options;
+  options.numerics = options_.numerics;
+  runtime_.compileQueue().submit(segment, options, compileStats_);
+}
+
+bool Session::holdsOpen(uint64_t id, bool byEpoch) const {
+  if (mode_ != Mode::CoExecuting || !run_ || run_->recognisedAll)
+    return false;
+  return byEpoch ? run_->binding.epoch == id : run_->ticket <= id;
+}
+
+void Session::flush() {
+  if (!run_ || run_->closed.load(std::memory_order_relaxed) || run_->compiled->gate())
+    return;
+  std::vector<bool> covered(position_ + 1, false);
+  for (uint32_t i = 0; i < run_->next; ++i)
+    for (uint32_t event : run_->executable->instructions[i].events)
+      covered[event] = true;
+  for (uint32_t event = 0; event <= position_; ++event)
+    if (!covered[event])
+      run_->leftover.push_back(event);
+  closeRun();
+}
+
+void Session::interrupt(const std::string &reason) { diverge(reason); }
+
+void Session::diverge(const std::string &reason) {
+  if (mode_ != Mode::CoExecuting)
+    return;
+  flush();
+  ++stats_.regionsDiverged;
+  ++divergences_[reason];
+  bool inside = run_ && !run_->recognisedAll;
+  left_ = inside ? run_->compiled : nullptr;
+  startRecording(inside ? run_->binding.epoch : 0);
+  run_.reset();
+  runtime_.waitLocked(runtime_.runner().lastTicket());
+}
+
+void Session::onRead(const tracer::TensorView *tensor) {
+  throwIfFailed();
+  if (mode_ == Mode::CoExecuting) {
+    if (!run_ || run_->recognisedAll)
+      for (NodeId next : graph_[last_].next) {
+        const graph::Event &event = *graph_[next].event;
+        if (event.kind != graph::EventKind::Read || event.inputs.size() != size_t(tensor != nullptr))
+          continue;
+        last_ = next;
+        ++stats_.gates;
+        return;
+      }
+    diverge(tensor ? "the data of a tensor was read here for the first time"
+                   : "the random number generator was accessed here for the first time");
+  }
+  if (mode_ == Mode::Recording)
+    recorder_.read(tensor);
+}
+
+void Session::throwIfFailed() {
+  if (!failure_ || !failure_->failed.load(std::memory_order_acquire))
+    return;
+  flush();
+  runtime_.waitLocked(runtime_.runner().lastTicket());
+  if (mode_ == Mode::CoExecuting || mode_ == Mode::Recording)
+    mode_ = Mode::Eager; // the exception may be caught by the program: the region goes on, unlearned
+  run_.reset();
+  auto failure = std::exchange(failure_, std::make_shared<Failure>());
+  ++stats_.regionsFailed;
+  if (!failure->delivered.load())
+    failure->deliver();
+}
+
+void Session::exit(bool raised, graph::Context context) {
+  std::lock_guard guard(runtime_.lock());
+  struct End {
+    Session &session;
+    ~End() { session.endRegion(); }
+  } end{*this};
+  if (raised) {
+    flush();
+    return;
+  }
+  throwIfFailed();
+  if (mode_ == Mode::CoExecuting) {
+    const auto &next = graph_[last_].next;
+    bool whole = (!run_ || run_->recognisedAll) && std::find(next.begin(), next.end(), TraceGraph::kEnd) != next.end();
+    if (whole) {
+      ++stats_.regionsCoexecuted;
+      fruitless_ = 0;
+      return;
+    }
+    diverge("the region ended earlier than before");
+  }
+  if (mode_ != Mode::Recording)
+    return;
+  recorder_.end(0);
+  (void)context;
+  ++stats_.regionsRecorded;
+  ++fruitless_;
+  merge();
+}
+
+void Session::merge() {
+  tracer::StoragePairs known;
+  if (left_)
+    for (auto [slot, storage] : recorder_.known())
+      known.emplace_back(left_->segment().slots[slot].storage, storage);
+  tracer::MergeResult result = tracer::merge(graph_, last_, known, recorder_.events());
+  if (!result.changed)
+    fruitless_ = 0;
+  if (!options_.recordOnly && result.changed)
+    program_.rebuild(graph_);
+  recorder_.clear();
+  left_.reset();
+}
+
+void Session::endRegion() {
+  mode_ = Mode::Idle;
+  stats_.events += regionEvents_;
+  stats_.waitSeconds += Runtime::waitedSeconds() - waitedAtEnter_;
+  stats_.skeletonSeconds += now() - enteredAt_ - (Runtime::waitedSeconds() - waitedAtEnter_);
+  failKernelAt = -1;
+  runtime_.keepFailure(failure_);
+  run_.reset();
+  left_.reset();
+  runtime_.deactivate();
+}
+
+} // namespace terra::runtime

@@ -1,0 +1,125 @@
+// One decorated function: what it has learned, and what it is doing now.
+#pragma once
+
+#include "runtime/Runtime.h"
+#include "tracer/Merge.h"
+#include "tracer/Recorder.h"
+
+#include <deque>
+#include <map>
+#include <string>
+
+namespace terra::runtime {
+
+struct SessionOptions {
+  codegen::Numerics numerics = codegen::Numerics::Fast;
+  bool preciseErrors = false; ///< every op that can fail on data runs as a gate
+  bool recordOnly = false;    ///< never co-executes (for measuring)
+};
+
+struct SessionStats {
+  uint64_t regionsRecorded = 0, regionsCoexecuted = 0, regionsDiverged = 0, regionsFailed = 0, events = 0, gates = 0;
+  uint64_t survivors = 0;
+  double skeletonSeconds = 0, waitSeconds = 0;
+};
+
+/// Why and where the program left the graph, with a count.
+using Divergences = std::map<std::string, uint64_t>;
+
+class Session {
+public:
+  enum class Action {
+    Recognised, ///< promise the results of `expected()`, then `advance`
+    Gate,       ///< settle the operands and run for real; results are real
+    Record,     ///< settle the operands, `recorder().begin`, run for real, `recorder().finish`
+    Eager       ///< settle the operands and run for real
+  };
+
+  Session(Runtime &runtime, SessionOptions options);
+  ~Session();
+
+  /// Begins a region on this thread. False when a region is active already: the call runs as eager.
+  bool enter();
+  /// Ends it; `raised`: an exception is leaving the region.
+  void exit(bool raised, graph::Context context);
+
+  /// The one switch. Throws the region's error when queued work failed.
+  Action onCall(const tracer::CallView &call);
+  /// Data (null: the default generator) is about to be looked at without an op.
+  void onRead(const tracer::TensorView *tensor);
+
+  /// After Recognised: the event and the run whose buffers take its results.
+  const graph::SegmentEvent &expected() const { return run_->segment().events[position_]; }
+  Run &run() { return *run_; }
+  /// Gives slot `slot` of the run a buffer promised by the event under way.
+  void promise(uint32_t slot, Buffer *buffer);
+  /// The event is complete: publish what it triggers.
+  void advance();
+
+  /// Number of the region under way. A buffer that carries it has been touched by one of its events.
+  uint64_t region() const { return region_; }
+  tracer::Recorder &recorder() { return recorder_; }
+  bool recording() const { return mode_ == Mode::Recording; }
+  /// Locations are worth their cost while the function is new.
+  bool wantsLocations() const { return stats_.regionsRecorded < 8; }
+
+  /// Leaves the graph in the middle of a segment and goes on recording (an unexpected read, another thread).
+  void interrupt(const std::string &reason = "data was read in the middle of a segment");
+  /// True when the run with this ticket (or epoch) is being walked.
+  bool holdsOpen(uint64_t id, bool byEpoch) const;
+
+  const SessionOptions &options() const { return options_; }
+  SessionStats stats() const { return stats_; }
+  const Divergences &divergences() const { return divergences_; }
+  const CompileStats &compileStats() const { return *compileStats_; }
+  void waitCompiled() { runtime_.compileQueue().waitFor(*compileStats_); }
+  const graph::TraceGraph &graph() const { return graph_; }
+  const Program &program() const { return program_; }
+
+  /// For tests: at this event of the next region, diverge, or make its execution fail. -1: never.
+  int64_t forceDivergenceAt = -1, failKernelAt = -1;
+
+private:
+  enum class Mode { Idle, CoExecuting, Recording, Eager };
+
+  bool matchNext(const tracer::CallView &call);
+  bool enterSegment(const tracer::CallView &call);
+  bool startRun(const std::shared_ptr<CompiledSegment> &segment, const tracer::CallView &call);
+  void holdBound();
+  void publish();
+  void closeRun();
+  void finishWalk();
+  void flush();
+  void diverge(const std::string &reason);
+  void startRecording(uint64_t left);
+  void merge();
+  void compile(const std::shared_ptr<CompiledSegment> &segment);
+  void throwIfFailed();
+  void endRegion();
+
+  Runtime &runtime_;
+  SessionOptions options_;
+  graph::TraceGraph graph_;
+  Program program_;
+  tracer::Recorder recorder_;
+  SessionStats stats_;
+  Divergences divergences_;
+  std::shared_ptr<CompileStats> compileStats_ = std::make_shared<CompileStats>();
+
+  Mode mode_ = Mode::Idle;
+  std::shared_ptr<Run> run_;   ///< being walked, or just walked
+  std::shared_ptr<Run> spare_; ///< a candidate that did not match
+  uint32_t position_ = 0;      ///< last recognised event of `run_`
+  graph::NodeId last_ = graph::TraceGraph::kStart; ///< last node of the graph that was passed
+  std::shared_ptr<CompiledSegment> left_; ///< the segment in which recording began
+  tracer::MatchResult mismatch_;
+  std::string mismatchText_;
+  std::shared_ptr<Failure> failure_;
+  uint64_t region_ = 0;
+  uint64_t previousRegion_ = 0; ///< last ticket of the region before
+  uint64_t regionEvents_ = 0;
+  double enteredAt_ = 0, waitedAtEnter_ = 0;
+  uint32_t fruitless_ = 0;      ///< recordings in a row
+};
+
+} // namespace terra::runtime
