@@ -40,7 +40,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 torch._logging.set_logs(all=logging.ERROR)
-console = Console(width=None if sys.stdout.isatty() else 132, highlight=False)
+console = Console(width=None if sys.stdout.isatty() else 144, highlight=False)
 
 # --- programs and their variants -------------------------------------------------------------------------------------
 
@@ -124,6 +124,7 @@ VARIANTS: dict[str, Callable[[str, Program], Variant]] = {
     "record": lambda name, program: under_terra(name, program, mode="record"),
     "compile": compiled_model,
     "compile-step": compiled_step,
+    "compile-max": lambda name, program: compiled_model(name, program, mode="max-autotune"),
 }
 
 
@@ -194,9 +195,9 @@ class Samples:
 
 
 def interleave(variants: list[Variant], seconds: float, turn: float = 0.02, rounds: int = 200) -> dict[str, Samples]:
-    """Each round gives each variant one turn of at least `turn` seconds and three steps."""
+    """Each round gives each variant one turn of about `turn` seconds, or three steps; one, if steps are long."""
     slowest = max(min(variant.run(3) / 3 for _ in range(2)) for variant in variants)
-    steps = max(3, round(turn / slowest))
+    steps = max(1 if slowest > 0.1 else 3, round(turn / slowest))
     samples = {variant.name: Samples(variant) for variant in variants}
     before = {variant.name: variant.stats() for variant in variants if variant.stats}
     order, generator = list(variants), random.Random(0)
@@ -262,7 +263,7 @@ def report(title: str, samples: dict[str, Samples], base: str = "eager") -> dict
     table.add_column("variant")
     headings = ("median", "p10", "p90", f"× {base}", "Python thread", f"of {base}", "graph", "co-executed", "warm-up CPU")
     for heading in headings:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     rows = []
     for name, s in samples.items():
         faster = ratio(samples[base], s) if base in samples else None
@@ -283,10 +284,12 @@ def report(title: str, samples: dict[str, Samples], base: str = "eager") -> dict
     return {"title": title, "rows": rows}
 
 
-def compare(title: str, make: Callable[[], Program], arguments, extra: list[str] | None = None) -> dict:
-    """The usual benchmark: build the chosen variants of one program, time them in turns, print."""
-    names = chosen_variants(arguments, extra or [])
-    variants = build(make, names)
+def compare(title: str, make: Callable[[], Program], arguments, extra=(), beside: tuple[Variant, ...] = ()) -> dict:
+    """The usual benchmark: build the chosen variants of one program, time them in turns, print.
+
+    `beside`: ready variants of something else that is to be timed with them.
+    """
+    variants = [*build(make, chosen_variants(arguments, list(extra))), *beside]
     return report(title, interleave(variants, arguments.seconds)) if variants else {"title": title, "rows": []}
 
 
@@ -337,7 +340,7 @@ KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESH
 
 
 def parser(description: str, threads: tuple[int, ...] = (1,), seconds: float = 8) -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = argparse.ArgumentParser(description=description.strip(), formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--threads", type=int, nargs="+", default=list(threads), help="each count runs in its own process")
     p.add_argument("--seconds", type=float, default=seconds, help="time for each table")
     p.add_argument("--variants", nargs="+", choices=list(VARIANTS), help="these only, instead of the usual ones")

@@ -1,0 +1,437 @@
+"""Ten training programs like those of the Terra paper, cut down to at most 10 ms a step eagerly on one thread.
+
+Each is written the way its original is: objects mutated while training, Python branches, losses of several heads. The
+sizes are small; what matters is the mix of ops and of Python.
+"""
+
+from __future__ import annotations
+
+import random
+
+import torch
+import torch.nn.functional as F
+from harness import Program
+from torch import Tensor, nn
+
+
+def training(model: nn.Module, optimizer: torch.optim.Optimizer, loss_of, batches: list[tuple]) -> Program:
+    def step(*batch):
+        optimizer.zero_grad()
+        loss = loss_of(model, *batch)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return Program(step, batches, [model])
+
+
+# --- language models -------------------------------------------------------------------------------------------------
+
+TINY_BERT = dict(
+    vocab_size=200, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128,
+    max_position_embeddings=32,
+)  # fmt: skip
+
+
+def bert_classification() -> Program:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    model = BertForSequenceClassification(BertConfig(**TINY_BERT, num_labels=4)).train()
+    batches = [(torch.randint(200, (4, 16)), torch.ones(4, 16, dtype=torch.long), torch.randint(4, (4,))) for _ in range(4)]
+    return training(model, torch.optim.AdamW(model.parameters()), _bert_classification_loss, batches)
+
+
+def _bert_classification_loss(model, ids, mask, labels):
+    return model(input_ids=ids, attention_mask=mask, labels=labels).loss
+
+
+def bert_question_answering() -> Program:
+    from transformers import BertConfig, BertForQuestionAnswering
+
+    model = BertForQuestionAnswering(BertConfig(**TINY_BERT)).train()
+    batches = [(torch.randint(200, (4, 16)), torch.randint(16, (4,)), torch.randint(16, (4,))) for _ in range(4)]
+    return training(model, torch.optim.AdamW(model.parameters()), _bert_answer_loss, batches)
+
+
+def _bert_answer_loss(model, ids, starts, ends):
+    return model(input_ids=ids, start_positions=starts, end_positions=ends).loss
+
+
+def gpt2() -> Program:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=200, n_positions=32, n_embd=64, n_layer=2, n_head=2, use_cache=False,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    model = GPT2LMHeadModel(config).train()
+    batches = [(torch.randint(200, (4, 16)),) for _ in range(4)]
+    loss = lambda model, ids: model(input_ids=ids, labels=ids).loss  # noqa: E731
+    return training(model, torch.optim.AdamW(model.parameters()), loss, batches)
+
+
+class RelativeAttention(nn.Module):
+    """Attention with learned relative positions, by the skewing of the music transformer."""
+
+    def __init__(self, width: int, heads: int, length: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.relative = nn.Parameter(torch.randn(length, width // heads) * 0.02)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        b, n, w = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
+        skewed = F.pad(q @ self.relative[:n].T, (1, 0)).reshape(b, self.heads, n + 1, n)[:, :, 1:]
+        scores = (q @ k.transpose(-1, -2) + skewed) / (w // self.heads) ** 0.5
+        attention = scores.masked_fill(mask, float("-inf")).softmax(dim=-1)
+        return self.out((attention @ v).transpose(1, 2).reshape(b, n, w))
+
+
+class MusicLayer(nn.Module):
+    def __init__(self, width: int, length: int):
+        super().__init__()
+        self.attention = RelativeAttention(width, 2, length)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.feed = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = self.norm1(x + F.dropout(self.attention(x, mask), 0.1, self.training))
+        return self.norm2(x + F.dropout(self.feed(x), 0.1, self.training))
+
+
+class MusicTransformer(nn.Module):
+    """Keeps a history of its losses in a Python list, as the original keeps its metrics."""
+
+    def __init__(self, events: int = 128, width: int = 64, layers: int = 2, length: int = 32):
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(events, width), nn.Linear(width, events)
+        self.layers = nn.ModuleList(MusicLayer(width, length) for _ in range(layers))
+        self.history: list[Tensor] = []
+
+    def forward(self, notes: Tensor) -> Tensor:
+        n = notes.shape[1]
+        mask = torch.ones(n, n, dtype=torch.bool).triu(1)
+        x = self.embedding(notes) * self.embedding.embedding_dim**0.5
+        for layer in self.layers:
+            x = layer(x, mask)
+        return self.head(x)
+
+
+def music_transformer() -> Program:
+    model = MusicTransformer()
+
+    def loss_of(model, notes):
+        logits = model(notes[:, :-1])
+        loss = F.cross_entropy(logits.flatten(0, 1), notes[:, 1:].flatten(), label_smoothing=0.1)
+        model.history = [*model.history[-9:], loss.detach()]
+        return loss
+
+    batches = [(torch.randint(128, (2, 33)),) for _ in range(4)]
+    return training(model, torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.98)), loss_of, batches)
+
+
+# --- convolution nets ------------------------------------------------------------------------------------------------
+
+
+def conv_norm(inputs: int, outputs: int, size: int, stride: int = 1, activation: nn.Module | None = None) -> nn.Sequential:
+    layers = [nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs)]
+    return nn.Sequential(*layers, *([activation] if activation else []))
+
+
+class Bottleneck(nn.Module):
+    def __init__(self, inputs: int, width: int, stride: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            conv_norm(inputs, width, 1, activation=nn.ReLU()),
+            conv_norm(width, width, 3, stride, nn.ReLU()),
+            conv_norm(width, 4 * width, 1),
+        )
+        same = stride == 1 and inputs == 4 * width
+        self.shortcut = nn.Identity() if same else conv_norm(inputs, 4 * width, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.layers(x) + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """Bottleneck blocks in four stages. `between` is called with (stage, features) after each stage."""
+
+    def __init__(self, width: int = 8, blocks: tuple[int, ...] = (1, 2, 2, 1), between: nn.Module | None = None):
+        super().__init__()
+        self.stem = conv_norm(3, width, 3, activation=nn.ReLU())
+        self.stages, self.between = nn.ModuleList(), between
+        channels = width
+        for stage, count in enumerate(blocks):
+            layers = []
+            for block in range(count):
+                layers.append(Bottleneck(channels, width << stage, 2 if stage and not block else 1))
+                channels = 4 * width << stage
+            self.stages.append(nn.Sequential(*layers))
+        self.head = nn.Linear(channels, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images)
+        for stage, layers in enumerate(self.stages):
+            x = layers(x)
+            if self.between is not None:
+                x = self.between(stage, x)
+        return self.head(x.mean(dim=(2, 3)))
+
+
+def image_classifier(model: nn.Module, size: int = 16, before_step=lambda model: None) -> Program:
+    def loss_of(model, images, labels):
+        before_step(model)
+        return F.cross_entropy(model(images), labels)
+
+    batches = [(torch.randn(4, 3, size, size), torch.randint(10, (4,))) for _ in range(4)]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    return training(model, optimizer, loss_of, batches)
+
+
+def resnet() -> Program:
+    return image_classifier(ResNet())
+
+
+class DropBlock(nn.Module):
+    """Drops whole blocks of features, with a probability that a schedule raises by mutating this object."""
+
+    def __init__(self, size: int = 3, steps: int = 5000):
+        super().__init__()
+        self.size, self.step, self.steps, self.probability = size, 0, steps, 0.0
+
+    def advance(self) -> None:
+        self.step += 1
+        self.probability = 0.1 * min(1.0, self.step / self.steps)
+
+    def forward(self, stage: int, x: Tensor) -> Tensor:
+        if not self.training or stage < 2:
+            return x
+        gamma = self.probability / self.size**2
+        seeds = (torch.rand(x.shape[0], *x.shape[2:]) < gamma).float()
+        dropped = F.max_pool2d(seeds[:, None], self.size, stride=1, padding=self.size // 2)
+        keep = 1 - dropped
+        return x * keep * (keep.numel() / keep.sum())
+
+
+def dropblock() -> Program:
+    model = ResNet(blocks=(1, 1, 1, 1), between=DropBlock())
+    return image_classifier(model, before_step=lambda model: model.between.advance())
+
+
+class StochasticDownsampling(nn.Module):
+    """Chooses anew, in every step, after which stage to shrink the features and by how much (SDPoint)."""
+
+    def __init__(self, seed: int = 0):
+        super().__init__()
+        self.random, self.point, self.ratio = random.Random(seed), None, 1.0
+
+    def choose(self) -> None:
+        self.point, self.ratio = self.random.choice([None, 0, 1, 2]), self.random.choice([0.5, 0.75])
+
+    def forward(self, stage: int, x: Tensor) -> Tensor:
+        if stage != self.point:
+            return x
+        return F.adaptive_avg_pool2d(x, [max(1, round(side * self.ratio)) for side in x.shape[2:]])
+
+
+def sdpoint() -> Program:
+    model = ResNet(blocks=(1, 1, 1, 1), between=StochasticDownsampling())
+    return image_classifier(model, before_step=lambda model: model.between.choose())
+
+
+def dcgan() -> Program:
+    """Two networks, two optimizers, three backward passes a step, as in PyTorch's example."""
+    width, latent = 8, 32
+    generator = nn.Sequential(
+        nn.ConvTranspose2d(latent, 4 * width, 4, bias=False), nn.BatchNorm2d(4 * width), nn.ReLU(),
+        nn.ConvTranspose2d(4 * width, 2 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU(),
+        nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.ConvTranspose2d(width, 3, 4, 2, 1), nn.Tanh(),
+    )  # fmt: skip
+    discriminator = nn.Sequential(
+        nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2),
+        nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * width), nn.LeakyReLU(0.2),
+        nn.Conv2d(2 * width, 4 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(4 * width), nn.LeakyReLU(0.2),
+        nn.Conv2d(4 * width, 1, 4), nn.Flatten(0), nn.Sigmoid(),
+    )  # fmt: skip
+    judge_optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
+    draw_optimizer = torch.optim.Adam(generator.parameters(), lr=2e-4, betas=(0.5, 0.999))
+
+    def step(images):
+        real, fake = torch.ones(len(images)), torch.zeros(len(images))
+        discriminator.zero_grad()
+        F.binary_cross_entropy(discriminator(images), real).backward()
+        drawn = generator(torch.randn(len(images), latent, 1, 1))
+        F.binary_cross_entropy(discriminator(drawn.detach()), fake).backward()
+        judge_optimizer.step()
+        generator.zero_grad()
+        loss = F.binary_cross_entropy(discriminator(drawn), real)
+        loss.backward()
+        draw_optimizer.step()
+        return loss.detach()
+
+    return Program(step, [(torch.randn(4, 3, 32, 32),) for _ in range(4)], [generator, discriminator])
+
+
+# --- detectors -------------------------------------------------------------------------------------------------------
+
+
+class Yolo(nn.Module):
+    """A small Darknet with heads at two scales."""
+
+    def __init__(self, width: int = 8, classes: int = 4, anchors: int = 3):
+        super().__init__()
+        leaky = nn.LeakyReLU(0.1)
+        self.outputs = 5 + classes
+        sizes = [3, width, 2 * width, 4 * width, 8 * width]
+        self.stem = conv_norm(3, width, 3, 2, leaky)
+        self.down = nn.ModuleList(conv_norm(a, b, 3, 2, leaky) for a, b in zip(sizes[1:-1], sizes[2:], strict=True))
+        self.squeeze = nn.ModuleList(conv_norm(b, b // 2, 1, activation=leaky) for b in sizes[2:])
+        self.expand = nn.ModuleList(conv_norm(b // 2, b, 3, activation=leaky) for b in sizes[2:])
+        self.lateral = conv_norm(8 * width, 4 * width, 1, activation=leaky)
+        self.coarse = nn.Conv2d(8 * width, anchors * self.outputs, 1)
+        self.fine = nn.Conv2d(8 * width, anchors * self.outputs, 1)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x, scales = self.stem(images), []
+        for down, squeeze, expand in zip(self.down, self.squeeze, self.expand, strict=True):
+            x = down(x)
+            x = x + expand(squeeze(x))
+            scales.append(x)
+        coarse = self.coarse(x)
+        upsampled = F.interpolate(self.lateral(x), scale_factor=2)
+        fine = self.fine(torch.cat([upsampled, scales[-2]], dim=1))
+        return [head.unflatten(1, (-1, self.outputs)).movedim(2, -1) for head in (coarse, fine)]
+
+
+def yolo() -> Program:
+    """Boxes come as Python numbers; their cells are found in Python, as many as the image happens to have."""
+    model = Yolo()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+
+    def targets_of(head: Tensor, boxes: list[list[tuple]]) -> tuple[Tensor, Tensor]:
+        wanted, here = torch.zeros(head.shape), torch.zeros(head.shape[:-1])
+        for image, found in enumerate(boxes):
+            for x, y, w, h, kind in found:
+                row, column = int(y * head.shape[2]), int(x * head.shape[3])
+                wanted[image, kind % 3, row, column, :5] = torch.tensor([x, y, w, h, 1.0])
+                wanted[image, kind % 3, row, column, 5 + kind] = 1.0
+                here[image, kind % 3, row, column] = 1.0
+        return wanted, here
+
+    def step(images, boxes):
+        optimizer.zero_grad()
+        loss = torch.zeros(())
+        for head in model(images):
+            wanted, here = targets_of(head, boxes)
+            place = (head[..., :2].sigmoid() - wanted[..., :2]).square().sum(-1)
+            size = (head[..., 2:4].exp() - wanted[..., 2:4]).square().sum(-1)
+            found = F.binary_cross_entropy_with_logits(head[..., 4], wanted[..., 4])
+            kind = F.binary_cross_entropy_with_logits(head[..., 5:], wanted[..., 5:], reduction="none").sum(-1)
+            loss = loss + ((place + size + kind) * here).sum() / here.sum() + found
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    drawn = random.Random(0)
+
+    def box():
+        return (*(drawn.uniform(0.05, 0.95) for _ in range(2)), *(drawn.uniform(0.1, 0.5) for _ in range(2)), drawn.randrange(4))
+
+    batches = [(torch.randn(2, 3, 64, 64), [[box() for _ in range(2)] for _ in range(2)]) for _ in range(4)]
+    return Program(step, batches, [model])
+
+
+class TwoStage(nn.Module):
+    """Faster R-CNN in small: a backbone, a region proposal net, a head on the pooled regions."""
+
+    def __init__(self, width: int = 16, classes: int = 4):
+        super().__init__()
+        self.backbone = nn.Sequential(
+            conv_norm(3, width, 3, 2, nn.ReLU()), conv_norm(width, width, 3, 2, nn.ReLU()), conv_norm(width, width, 3, 2, nn.ReLU())
+        )
+        self.proposal = nn.Conv2d(width, width, 3, padding=1)
+        self.objectness, self.offsets = nn.Conv2d(width, 1, 1), nn.Conv2d(width, 4, 1)
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(width * 9, 4 * width), nn.ReLU())
+        self.classify, self.refine = nn.Linear(4 * width, classes + 1), nn.Linear(4 * width, 4)
+
+    def propose(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and boxes (x0, y0, x1, y1 in 0 … 1) of one image, one for each cell."""
+        hidden = F.relu(self.proposal(features))
+        side = features.shape[-1]
+        centre = (torch.arange(side) + 0.5) / side
+        y, x = torch.meshgrid(centre, centre, indexing="ij")
+        offsets = self.offsets(hidden)[0].flatten(1).T
+        middle = torch.stack([x.flatten(), y.flatten()], 1) + 0.1 * offsets[:, :2]
+        half = 0.2 * offsets[:, 2:].clamp(-2, 2).exp() / 2
+        return self.objectness(hidden).flatten(), torch.cat([middle - half, middle + half], 1).clamp(0, 1)
+
+    def regions(self, features: Tensor, boxes: Tensor) -> Tensor:
+        steps = torch.linspace(0, 1, 3)
+        x = boxes[:, 0:1] + (boxes[:, 2:3] - boxes[:, 0:1]) * steps
+        y = boxes[:, 1:2] + (boxes[:, 3:4] - boxes[:, 1:2]) * steps
+        grid = torch.stack([x[:, None].expand(-1, 3, -1), y[:, :, None].expand(-1, -1, 3)], -1) * 2 - 1
+        return F.grid_sample(features.expand(len(boxes), -1, -1, -1), grid, align_corners=False)
+
+
+def overlaps(a: Tensor, b: Tensor) -> Tensor:
+    area = lambda boxes: (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])  # noqa: E731
+    low, high = torch.maximum(a[:, None, :2], b[None, :, :2]), torch.minimum(a[:, None, 2:], b[None, :, 2:])
+    common = (high - low).clamp(min=0).prod(-1)
+    return common / (area(a)[:, None] + area(b)[None] - common + 1e-6)
+
+
+def keep_apart(boxes: Tensor, limit: float = 0.7, most: int = 8) -> list[int]:
+    """Non-maximum suppression on the values, in plain Python."""
+    table, kept = overlaps(boxes, boxes).tolist(), []
+    for i in range(len(table)):
+        if len(kept) < most and all(table[i][j] <= limit for j in kept):
+            kept.append(i)
+    return kept
+
+
+def faster_rcnn() -> Program:
+    """Reads proposals as Python numbers in mid-step, and goes on with as many as survive."""
+    model = TwoStage()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+
+    def step(image, truth, kinds):
+        optimizer.zero_grad()
+        features = model.backbone(image)
+        scores, boxes = model.propose(features)
+        best = overlaps(boxes.detach(), truth).max(dim=1)
+        objectness = F.binary_cross_entropy_with_logits(scores, (best.values > 0.2).float())
+        first = scores.detach().topk(16).indices
+        chosen = first[keep_apart(boxes.detach()[first])]
+        hidden = model.head(model.regions(features, boxes.detach()[chosen]))
+        overlap, match = best.values[chosen], best.indices[chosen]
+        wanted = torch.where(overlap > 0.2, kinds[match] + 1, torch.zeros_like(match))
+        places = F.smooth_l1_loss(model.refine(hidden), truth[match] - boxes.detach()[chosen])
+        loss = objectness + F.cross_entropy(model.classify(hidden), wanted) + places
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    def truth():
+        low = torch.rand(3, 2) * 0.6
+        return torch.cat([low, low + 0.2 + 0.2 * torch.rand(3, 2)], 1)
+
+    batches = [(torch.randn(1, 3, 64, 64), truth(), torch.randint(4, (3,))) for _ in range(4)]
+    # What lies between is Python on values: torch.compile gets the parts that are modules of their own.
+    parts = [model.backbone, model.head]
+    return Program(step, batches, parts)
+
+
+PROGRAMS = {
+    "GPT-2": gpt2,
+    "BERT classification": bert_classification,
+    "BERT question answering": bert_question_answering,
+    "music transformer": music_transformer,
+    "ResNet": resnet,
+    "DCGAN": dcgan,
+    "DropBlock": dropblock,
+    "SDPoint": sdpoint,
+    "YOLO-like": yolo,
+    "Faster R-CNN-like": faster_rcnn,
+}
