@@ -40,6 +40,8 @@ def clean_torch():
     """Every test starts and ends with PyTorch's global switches as they are by default."""
     import torch
 
+    # Small tensors gain nothing from threads, and idle teams spin; test_number_of_threads_is_context uses more.
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     yield
     torch.set_grad_enabled(True)

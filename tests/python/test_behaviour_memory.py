@@ -424,6 +424,23 @@ def test_default_dtype_and_deterministic_flags_are_context(numerics):
     check(program, numerics)
 
 
+def test_number_of_threads_is_context(numerics):
+    """Reductions of large tensors add in another order with another number of threads."""
+
+    def program(t):
+        data = torch.randn(300, 1000)
+
+        @t.function
+        def step():
+            return data.sum(), data.mean(1), data.t() @ data[:, :5], (data * 3).tanh().sum(0), data.norm()
+
+        for i in t.loop(8):
+            torch.set_num_threads(1 + i % 2)
+            t.out(*step())
+
+    check(program, numerics)
+
+
 def test_tensor_subclass(numerics):
     class Named(torch.Tensor):
         pass

@@ -167,7 +167,8 @@ def run_with(mode, step, x):
     the outcome, and put back."""
     try:
         with mode:
-            outcome = freeze(step(x))
+            outcome = step(x)
+        outcome = freeze(outcome)
     except (ValueError, RuntimeError) as error:
         outcome = describe(error)
     outcome = [outcome, torch.is_grad_enabled()]
