@@ -87,7 +87,7 @@ class Trial:
 
     def log(self, *values):
         """Python values to compare."""
-        self.logs.append(list(values))
+        self.logs.append([freeze(value) for value in values])
 
     @contextlib.contextmanager
     def catches(self, kind=Exception):
