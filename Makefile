@@ -44,14 +44,14 @@ test: build build-asan build-tsan
 	@$(PY) .ci/test.py
 
 asan tsan: %: build-%
-	@setarch -R ctest --preset $* -j $(JOBS)
+	@$(PY) .ci/test.py $@
 
 demo: build
 	@echo "==> Demo"
 	@$(RUN) python/examples/demo.py
 
 bench: build
-	@set -e; for file in tests/benchmarks/bench_*.py; do echo "==> $$file"; $(RUN) $$file; done
+	@set -e; for name in mlp_step groups demo_models; do echo "==> $$name"; $(RUN) tests/benchmarks/$$name.py; done
 
 conformance: build
 	@TERRA_CONFORMANCE=1 $(RUN) -m pytest -q tests/python --timeout=3600

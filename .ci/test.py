@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs every test suite of a finished build and ends with one line, "N passed, N failed, N skipped"."""
+"""Runs the suites named (cpp lit asan tsan python; default: all) of a finished build and ends with one line, "N passed, N failed, N skipped"."""
 
 import os
 import pathlib
@@ -54,22 +54,29 @@ def no_aslr():
     return []
 
 
-def suites():
-    yield ctest("C++ tests", BUILD)
-    lit = REPORTS / "lit.xml"
-    yield run("FileCheck tests", [BIN / "lit", "-q", "--xunit-xml-output", lit, BUILD / "tests" / "lit"], lit)
-    for kind, prefix in (("asan", []), ("tsan", no_aslr())):
-        folder = ROOT / f"build-{kind}"
-        if (folder / "build.ninja").exists():
-            yield ctest(f"C++ tests under {kind}", folder, prefix)
-    pytest = REPORTS / "pytest.xml"
-    yield run("Python tests", [sys.executable, "-m", "pytest", "-q", f"--junitxml={pytest}", "tests/python"], pytest,
-              {"PYTHONPATH": str(BUILD / "python")})
+def lit():
+    report = REPORTS / "lit.xml"
+    return run("FileCheck tests", [BIN / "lit", "-q", "--xunit-xml-output", report, BUILD / "tests" / "lit"], report)
+
+
+def pytest():
+    report = REPORTS / "pytest.xml"
+    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", "tests/python"]
+    return run("Python tests", command, report, {"PYTHONPATH": str(BUILD / "python")})
+
+
+SUITES = {
+    "cpp": lambda: ctest("C++ tests", BUILD),
+    "lit": lit,
+    "asan": lambda: ctest("C++ tests under asan", ROOT / "build-asan"),
+    "tsan": lambda: ctest("C++ tests under tsan", ROOT / "build-tsan", no_aslr()),
+    "python": pytest,
+}
 
 
 def main():
     REPORTS.mkdir(parents=True, exist_ok=True)
-    results = list(suites())
+    results = [SUITES[name]() for name in sys.argv[1:] or SUITES]
     print()
     for name, passed, failed, skipped, seconds in results:
         print(f"{name:24} {passed:5} passed {failed:4} failed {skipped:4} skipped {seconds:7.1f} s")
