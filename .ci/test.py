@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the suites named (cpp lit asan tsan python; default: all) of a finished build and ends with one line, "N passed, N failed, N skipped"."""
+"""Runs suites of a finished build (cpp lit asan tsan python; default: all); ends with "N passed, N failed, N skipped"."""
 
 import os
 import pathlib
