@@ -1,8 +1,8 @@
 """The language of the fuzzer: statements as tuples, a strategy that draws them, an interpreter that runs them.
 
 Operands are numbers, taken modulo the number of live tensors; a second operand is the next live tensor whose shape
-fits. Statements that eager rejects (a leaf written in place, no history to go back through) are part of the language: the
-error is logged with its type and message, and the program goes on.
+fits. Statements that eager rejects (a leaf written in place, no history to go back through) are part of the language:
+the error is logged with its type and message, and the program goes on.
 """
 
 import torch
@@ -10,45 +10,106 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 
 UNARY = {
-    "tanh": torch.tanh, "exp": lambda a: torch.exp(-a.abs()) if a.is_floating_point() else a.float().tanh(),
-    "sigmoid": torch.sigmoid, "relu": torch.relu, "neg": torch.neg, "abs": torch.abs, "sin": torch.sin, "square": lambda a: torch.tanh(a).square(),
-    "sum": torch.sum, "mean0": lambda a: a.mean(0) if a.dim() else a * 1, "sum_keep": lambda a: a.sum(-1, True) if a.dim() else a + 1,
-    "softmax": lambda a: a.softmax(-1), "gelu": F.gelu, "layer_norm": lambda a: F.layer_norm(a, a.shape[-1:]),
-    "clone": torch.clone, "detach": torch.detach, "double": lambda a: a.double(),
-    "contiguous": lambda a: a.contiguous(), "cumsum": lambda a: a.cumsum(-1), "max": lambda a: a.max(),
-    "zeros_like": torch.zeros_like, "ones": lambda a: a.new_ones(3), "clamp": lambda a: a.clamp(-0.5, 0.75),
-    "var": lambda a: a.var(-1, correction=0), "logsumexp": lambda a: a.logsumexp(-1), "where": lambda a: torch.where(a != a, 0, a),
-    "requires_grad": lambda a: a.detach().clone().requires_grad_(), "batch_norm": lambda a: F.batch_norm(a, None, None, training=True),
-}  # fmt: skip
+    "tanh": torch.tanh,
+    "exp": lambda a: torch.exp(-a.abs()) if a.is_floating_point() else a.float().tanh(),
+    "sigmoid": torch.sigmoid,
+    "relu": torch.relu,
+    "neg": torch.neg,
+    "abs": torch.abs,
+    "sin": torch.sin,
+    "square": lambda a: torch.tanh(a).square(),
+    "sum": torch.sum,
+    "mean0": lambda a: a.mean(0) if a.dim() else a * 1,
+    "sum_keep": lambda a: a.sum(-1, True) if a.dim() else a + 1,
+    "softmax": lambda a: a.softmax(-1),
+    "gelu": F.gelu,
+    "layer_norm": lambda a: F.layer_norm(a, a.shape[-1:]),
+    "clone": torch.clone,
+    "detach": torch.detach,
+    "double": lambda a: a.double(),
+    "contiguous": lambda a: a.contiguous(),
+    "cumsum": lambda a: a.cumsum(-1),
+    "max": lambda a: a.max(),
+    "zeros_like": torch.zeros_like,
+    "ones": lambda a: a.new_ones(3),
+    "clamp": lambda a: a.clamp(-0.5, 0.75),
+    "var": lambda a: a.var(-1, correction=0),
+    "logsumexp": lambda a: a.logsumexp(-1),
+    "where": lambda a: torch.where(a != a, 0, a),
+    "requires_grad": lambda a: a.detach().clone().requires_grad_(),
+    "batch_norm": lambda a: F.batch_norm(a, None, None, training=True),
+}
 DISCONTINUOUS = {
-    "round": torch.round, "floor": torch.floor, "sign": torch.sign, "long": lambda a: (a * 3).nan_to_num().clamp(-9, 9).long(),
-    "positive": lambda a: a > 0.1, "float": lambda a: a.float(), "argmax": torch.argmax, "sort": lambda a: a.sort(-1).values, "bfloat16": lambda a: a.bfloat16(),
-    "masked": lambda a: a[a > 0], "nonzero": torch.nonzero, "topk": lambda a: a.topk(1).values,
-}  # fmt: skip
+    "round": torch.round,
+    "floor": torch.floor,
+    "sign": torch.sign,
+    "long": lambda a: (a * 3).nan_to_num().clamp(-9, 9).long(),
+    "positive": lambda a: a > 0.1,
+    "float": lambda a: a.float(),
+    "argmax": torch.argmax,
+    "sort": lambda a: a.sort(-1).values,
+    "bfloat16": lambda a: a.bfloat16(),
+    "masked": lambda a: a[a > 0],
+    "nonzero": torch.nonzero,
+    "topk": lambda a: a.topk(1).values,
+}
 BINARY = {
-    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": lambda a, b: a / (b.abs() + 1), "maximum": torch.maximum,
-    "matmul": lambda a, b: (a if a.dim() < 2 else a.t()) @ b if a.dim() else a * b, "add_alpha": lambda a, b: torch.add(a, b, alpha=0.5),
-    "where": lambda a, b: torch.where(torch.ones_like(a, dtype=torch.bool), a, b), "cat": lambda a, b: torch.cat([a.reshape(-1), b.reshape(-1)]),
-    "stack": lambda a, b: torch.stack(torch.broadcast_tensors(a, b)), "mse": lambda a, b: F.mse_loss(*torch.broadcast_tensors(a, b)),
-    "lerp": lambda a, b: torch.lerp(a, b, 0.25), "addcmul": lambda a, b: torch.addcmul(a, b, b, value=0.5), "foreach": lambda a, b: torch._foreach_add([a, b], 1)[1],
-}  # fmt: skip
+    "add": torch.add,
+    "sub": torch.sub,
+    "mul": torch.mul,
+    "div": lambda a, b: a / (b.abs() + 1),
+    "maximum": torch.maximum,
+    "matmul": lambda a, b: (a if a.dim() < 2 else a.t()) @ b if a.dim() else a * b,
+    "add_alpha": lambda a, b: torch.add(a, b, alpha=0.5),
+    "where": lambda a, b: torch.where(torch.ones_like(a, dtype=torch.bool), a, b),
+    "cat": lambda a, b: torch.cat([a.reshape(-1), b.reshape(-1)]),
+    "stack": lambda a, b: torch.stack(torch.broadcast_tensors(a, b)),
+    "mse": lambda a, b: F.mse_loss(*torch.broadcast_tensors(a, b)),
+    "lerp": lambda a, b: torch.lerp(a, b, 0.25),
+    "addcmul": lambda a, b: torch.addcmul(a, b, b, value=0.5),
+    "foreach": lambda a, b: torch._foreach_add([a, b], 1)[1],
+}
 COMPARE = {"gt": torch.gt, "eq": torch.eq}
 INPLACE = {
-    "add_": lambda a, b: a.add_(b), "mul_": lambda a, b: a.mul_(b.tanh() if b.is_floating_point() else b), "copy_": lambda a, b: a.copy_(b),
-    "sub_": lambda a, b: a.sub_(b, alpha=0.5), "tanh_": lambda a, b: a.tanh_(), "zero_": lambda a, b: a.zero_(), "fill_": lambda a, b: a.fill_(0.25),
-    "set_row": lambda a, b: a.__setitem__(0, 1.5), "out": lambda a, b: torch.mul(b, 0.5, out=a), "foreach_": lambda a, b: torch._foreach_mul_([a], 0.5),
-    "addcmul_": lambda a, b: a.addcmul_(b, b, value=0.1), "data": lambda a, b: a.data.mul_(0.5), "no_grad": lambda a, b: quietly(a, b),
-}  # fmt: skip
+    "add_": lambda a, b: a.add_(b),
+    "mul_": lambda a, b: a.mul_(b.tanh() if b.is_floating_point() else b),
+    "copy_": lambda a, b: a.copy_(b),
+    "sub_": lambda a, b: a.sub_(b, alpha=0.5),
+    "tanh_": lambda a, b: a.tanh_(),
+    "zero_": lambda a, b: a.zero_(),
+    "fill_": lambda a, b: a.fill_(0.25),
+    "set_row": lambda a, b: a.__setitem__(0, 1.5),
+    "out": lambda a, b: torch.mul(b, 0.5, out=a),
+    "foreach_": lambda a, b: torch._foreach_mul_([a], 0.5),
+    "addcmul_": lambda a, b: a.addcmul_(b, b, value=0.1),
+    "data": lambda a, b: a.data.mul_(0.5),
+    "no_grad": lambda a, b: quietly(a, b),
+}
 VIEWS = {
-    "row": lambda a, i: a[0], "turn_row": lambda a, i: a[i % a.shape[0]], "slice": lambda a, i: a[:2], "turn_slice": lambda a, i: a[i % 2 :],
-    "t": lambda a, i: a.t() if a.dim() < 3 else a.transpose(0, 1), "flat": lambda a, i: a.reshape(-1), "unsqueeze": lambda a, i: a.unsqueeze(0),
-    "step": lambda a, i: a.reshape(-1)[::2], "expand": lambda a, i: a.expand(2, *a.shape), "last": lambda a, i: a[..., -1], "alias": lambda a, i: a.view_as(a),
-    "strided": lambda a, i: a.as_strided((2,), (1,)), "chunk": lambda a, i: a.chunk(2, -1)[0], "empty": lambda a, i: a[:0],
-}  # fmt: skip
+    "row": lambda a, i: a[0],
+    "turn_row": lambda a, i: a[i % a.shape[0]],
+    "slice": lambda a, i: a[:2],
+    "turn_slice": lambda a, i: a[i % 2 :],
+    "t": lambda a, i: a.t() if a.dim() < 3 else a.transpose(0, 1),
+    "flat": lambda a, i: a.reshape(-1),
+    "unsqueeze": lambda a, i: a.unsqueeze(0),
+    "step": lambda a, i: a.reshape(-1)[::2],
+    "expand": lambda a, i: a.expand(2, *a.shape),
+    "last": lambda a, i: a[..., -1],
+    "alias": lambda a, i: a.view_as(a),
+    "strided": lambda a, i: a.as_strided((2,), (1,)),
+    "chunk": lambda a, i: a.chunk(2, -1)[0],
+    "empty": lambda a, i: a[:0],
+}
 RANDOM = {
-    "dropout": lambda a: F.dropout(a, 0.5), "rand_like": torch.rand_like, "randn": lambda a: a + torch.randn(()), "uniform_": lambda a: a.uniform_(),
-    "bernoulli": lambda a: torch.bernoulli(a.sigmoid()), "normal": lambda a: torch.normal(a, 1.0), "discard": lambda a: (torch.rand(5), a)[1],
-}  # fmt: skip
+    "dropout": lambda a: F.dropout(a, 0.5),
+    "rand_like": torch.rand_like,
+    "randn": lambda a: a + torch.randn(()),
+    "uniform_": lambda a: a.uniform_(),
+    "bernoulli": lambda a: torch.bernoulli(a.sigmoid()),
+    "normal": lambda a: torch.normal(a, 1.0),
+    "discard": lambda a: (torch.rand(5), a)[1],
+}
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.5),
     "adam": lambda p: torch.optim.Adam(p, lr=0.05, eps=0.1),
@@ -64,14 +125,18 @@ def quietly(a, b):
 
 def _scalars():
     constant = st.sampled_from([0, 1, 2, -1, 0.5, -0.25, 1.75, True])
-    return st.one_of(st.tuples(st.just("constant"), constant), st.tuples(st.just("turn"), st.sampled_from([1, 0.25, -0.5])))
+    return st.one_of(
+        st.tuples(st.just("constant"), constant), st.tuples(st.just("turn"), st.sampled_from([1, 0.25, -0.5]))
+    )
 
 
 def _conditions(exact):
     by_turn = st.tuples(st.just("turn"), st.sampled_from([2, 3, 5]))
     if not exact:
         return by_turn
-    return st.one_of(by_turn, st.tuples(st.just("item"), st.integers(0, 9)), st.tuples(st.just("any"), st.integers(0, 9)))
+    return st.one_of(
+        by_turn, st.tuples(st.just("item"), st.integers(0, 9)), st.tuples(st.just("any"), st.integers(0, 9))
+    )
 
 
 def _statements(exact):
@@ -107,7 +172,10 @@ class Machine:
         self.statements, self.trial = statements, trial
         dtype = torch.float32 if numerics == "exact" else torch.float64
         self.dtype = dtype
-        self.parameters = [torch.nn.Parameter(torch.randn(4, 3, dtype=dtype)), torch.nn.Parameter(torch.randn(3, dtype=dtype))]
+        self.parameters = [
+            torch.nn.Parameter(torch.randn(4, 3, dtype=dtype)),
+            torch.nn.Parameter(torch.randn(3, dtype=dtype)),
+        ]
         self.optimizer = OPTIMIZERS[optimizer](self.parameters)
         self.kept = [torch.randn(4, 3, dtype=dtype), torch.randn(3, dtype=dtype)]
 
@@ -120,7 +188,9 @@ class Machine:
     def block(self, statements):
         for statement in statements:
             try:
-                getattr(self, statement[0] + ("_" if statement[0] in ("if", "raise", "optimizer") else ""))(*statement[1:])
+                getattr(self, statement[0] + ("_" if statement[0] in ("if", "raise", "optimizer") else ""))(
+                    *statement[1:]
+                )
             except Stop:
                 raise
             except (RuntimeError, IndexError, ValueError, TypeError) as error:
@@ -133,7 +203,7 @@ class Machine:
         """The first live tensor from `at` on that broadcasts with `a`."""
         for k in range(len(self.live)):
             b = self.pick(at + k)
-            if all(x == y or 1 in (x, y) for x, y in zip(reversed(a.shape), reversed(b.shape))):
+            if all(x == y or 1 in (x, y) for x, y in zip(reversed(a.shape), reversed(b.shape), strict=False)):
                 return b
         return a
 
@@ -165,7 +235,12 @@ class Machine:
     def scalar(self, name, a, value):
         a = self.pick(a)
         value = value[1] if value[0] == "constant" else value[1] * self.turn
-        calls = {"add": lambda: a + value, "mul": lambda: a * value, "sub": lambda: a - value, "rsub": lambda: value - a}
+        calls = {
+            "add": lambda: a + value,
+            "mul": lambda: a * value,
+            "sub": lambda: a - value,
+            "rsub": lambda: value - a,
+        }
         calls["pow"] = lambda: torch.pow(a.abs().clamp(max=1) + 0.5, value)
         self.push(calls[name]())
 

@@ -121,7 +121,9 @@ class _Freezer:
         grad = None if grad is None else self.freeze(grad)
         with torch.no_grad():
             if tensor.layout != torch.strided:
-                return Frozen(meta, None, grad) if tensor.layout != torch.sparse_coo else self.sparse(tensor, meta, grad)
+                return (
+                    Frozen(meta, None, grad) if tensor.layout != torch.sparse_coo else self.sparse(tensor, meta, grad)
+                )
             meta.update(stride=tensor.stride(), offset=tensor.storage_offset(), storage=self.storage(tensor))
             meta.update(conj=tensor.is_conj(), neg=tensor.is_neg(), view=tensor._is_view())
             data = tensor.detach().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
@@ -185,8 +187,9 @@ def difference(expected, actual, tolerance, path="value"):
         return _frozen_difference(expected, actual, tolerance, path)
     if isinstance(expected, (list, tuple)):
         if len(expected) != len(actual):
-            return f"{path}: {len(expected)} items eagerly, {len(actual)} under terra: {_short(expected)}, {_short(actual)}"
-        for i, (left, right) in enumerate(zip(expected, actual)):
+            counts = f"{len(expected)} items eagerly, {len(actual)} under terra"
+            return f"{path}: {counts}: {_short(expected)}, {_short(actual)}"
+        for i, (left, right) in enumerate(zip(expected, actual, strict=False)):
             named = isinstance(left, tuple) and len(left) == 2 and isinstance(left[0], (str, int))
             found = difference(left, right, tolerance, f"{path}.{left[0] if named else i}")
             if found:

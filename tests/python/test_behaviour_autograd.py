@@ -1,4 +1,4 @@
-"""Autograd as users meet it: partial, repeated and double backwards, hooks, custom functions, version checks, transforms."""
+"""Autograd as users meet it: partial, repeated and double backwards, hooks, custom functions, errors, transforms."""
 
 import pytest
 import torch
@@ -220,7 +220,12 @@ def losses_of_every_kind(x, w, b, i):
     total = F.cross_entropy(h, y, label_smoothing=0.1) + F.nll_loss(h.log_softmax(1), y, ignore_index=2)
     total = total + F.smooth_l1_loss(h, x) + F.kl_div(h.log_softmax(1), x.softmax(1), reduction="batchmean")
     total = total + F.binary_cross_entropy(h.sigmoid(), x.sigmoid()) + F.hinge_embedding_loss(h, x.sign())
-    total = total + F.cosine_embedding_loss(h, x, torch.ones(6)) + F.triplet_margin_loss(h, x, x.flip(0)) + F.huber_loss(h, x)
+    total = (
+        total
+        + F.cosine_embedding_loss(h, x, torch.ones(6))
+        + F.triplet_margin_loss(h, x, x.flip(0))
+        + F.huber_loss(h, x)
+    )
     total.backward()
     return total
 
@@ -406,7 +411,7 @@ def custom_function_fails_in_backward(x, w, b):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ERRORS)
 def test_errors_are_eagers(name):
-    """The same exception type and message at the same place, when recorded, when co-executed, and when it comes late."""
+    """The same exception type and message at the same place: when recorded, when co-executed, when it comes late."""
 
     def program(t):
         w, b = weights()

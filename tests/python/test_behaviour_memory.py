@@ -204,10 +204,12 @@ def reductions(x, i):
 def elementwise_functions(x, i):
     p = x.abs() + 0.1
     return (
-        x.exp(), p.log(), x.sin(), x.tanh(), x.sigmoid(), x.erf(), p.sqrt(), p.rsqrt(), x.pow(2), p.pow(1.5), x.abs(), x.neg(),
-        x.sign(), x.floor(), x.round(), F.gelu(x), F.silu(x), F.elu(x), F.softplus(x), F.leaky_relu(x), F.hardtanh(x),
+        x.exp(), p.log(), x.sin(), x.tanh(), x.sigmoid(), x.erf(), p.sqrt(), p.rsqrt(), x.pow(2), p.pow(1.5), x.abs(),
+        x.neg(), x.sign(), x.floor(), x.round(), F.gelu(x), F.silu(x), F.elu(x), F.softplus(x),
+        F.leaky_relu(x), F.hardtanh(x),
         torch.atan2(x, p), torch.lerp(x, p, 0.3), torch.addcmul(x, p, p, value=0.5), x.clamp(-1, 1), p.reciprocal(),
-        torch.maximum(x, p), x.nan_to_num(), x.fmod(0.7), x.remainder(0.7), torch.where(x > 0, x, p), x.expm1(), p.log1p(),
+        torch.maximum(x, p), x.nan_to_num(), x.fmod(0.7), x.remainder(0.7), torch.where(x > 0, x, p),
+        x.expm1(), p.log1p(),
     )  # fmt: skip
 
 
@@ -216,8 +218,9 @@ def nan_and_infinity(x, i):
     a = x.clone()
     a[0, 0], a[1, 1], a[2, 2], a[3, 3] = float("nan"), float("inf"), -float("inf"), -0.0
     return (
-        a.relu(), a.max(1), a.sum(0), torch.maximum(a, x), a.clamp(-1, 1), a.softmax(1), a.tanh(), a.exp(), a * 0, a == a,
-        a.isnan(), a.sign(), a.abs(), a.amax(0), torch.minimum(a, x), a.sigmoid(), F.gelu(a), a.argmax(1), 1 / a,
+        a.relu(), a.max(1), a.sum(0), torch.maximum(a, x), a.clamp(-1, 1), a.softmax(1), a.tanh(), a.exp(), a * 0,
+        a == a, a.isnan(), a.sign(), a.abs(), a.amax(0), torch.minimum(a, x), a.sigmoid(), F.gelu(a), a.argmax(1),
+        1 / a,
     )  # fmt: skip
 
 
@@ -247,7 +250,8 @@ def factories(x, i):
     return (
         torch.zeros(3), torch.ones(2, 2), torch.arange(i + 3), torch.arange(0, 1, 0.25), torch.linspace(0, 1, 5),
         torch.full((2,), float(i)), torch.eye(3), x.new_full((2,), 3), torch.tensor([1, i]), torch.zeros_like(x),
-        torch.tensor(float(i)), torch.as_tensor([i, 2.5]), torch.tril(torch.ones(3, 3)), F.one_hot(torch.tensor([i % 4]), 4),
+        torch.tensor(float(i)), torch.as_tensor([i, 2.5]), torch.tril(torch.ones(3, 3)),
+        F.one_hot(torch.tensor([i % 4]), 4),
     )  # fmt: skip
 
 

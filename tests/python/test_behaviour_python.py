@@ -1,20 +1,19 @@
 """Python around the tensor work: prints, branches, loops, indexing, closures, hooks, exceptions, threads."""
 
+import concurrent.futures
 import copy
 import io
 import pickle
-import threading
 import weakref
 
 import numpy as np
 import pytest
+import terra
 import torch
 import torch.nn.functional as F
 from models import classes, cnn, mlp, vectors
 from torch import nn
 from util import check
-
-import terra
 
 
 def sgd(net, lr=0.1):
@@ -27,6 +26,12 @@ def train_step(net, optimizer, x, y):
     loss.backward()
     optimizer.step()
     return loss
+
+
+def in_threads(count, call):
+    """Results of call(0), call(1), … on threads of their own."""
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        return list(pool.map(call, range(count)))
 
 
 def stepping(body, turns=8, **options):
@@ -113,7 +118,7 @@ def test_new_branch_late(numerics):
 
 def test_loop_with_varying_number_of_turns(numerics):
     def body(x, i):
-        for k in range(i % 4):
+        for _k in range(i % 4):
             x = torch.tanh(x * 1.5) + 0.1
         return x
 
@@ -511,11 +516,7 @@ def test_results_read_by_other_threads(numerics):
 
         for i in t.loop(7):
             out = step(vectors(i))
-            seen = [None] * 3
-            threads = [threading.Thread(target=lambda k=k: seen.__setitem__(k, out.tolist())) for k in range(3)]
-            [th.start() for th in threads]
-            [th.join() for th in threads]
-            t.log(seen)
+            t.log(in_threads(3, lambda k, out=out: out.tolist()))
 
     check(program, numerics)
 
@@ -527,13 +528,7 @@ def test_threads_that_call_the_function(numerics):
             return (x @ x.t()).tanh().sum(0)
 
         for i in t.loop(6):
-            outs = {}
-            threads = [
-                threading.Thread(target=lambda k=k: outs.__setitem__(k, step(vectors(10 * i + k)))) for k in range(3)
-            ]
-            [th.start() for th in threads]
-            [th.join() for th in threads]
-            t.out([outs[k] for k in range(3)], step(vectors(i)))
+            t.out(in_threads(3, lambda k, i=i: step(vectors(10 * i + k))), step(vectors(i)))
 
     check(program, numerics)
 

@@ -33,14 +33,22 @@ def body(fn):
 def many_distributions(x, i):
     return (
         torch.rand(3), torch.randn(2, 3), torch.randint(5, (4,)), torch.randperm(6), torch.bernoulli(x.sigmoid()),
-        torch.normal(x, 1.0), x.clone().uniform_(), x.clone().normal_(0, 2), x.clone().exponential_(), torch.rand_like(x),
-        torch.multinomial(x.softmax(1), 2), torch.empty(3).geometric_(0.3), torch.poisson(x.abs()), x.clone().random_(0, 9),
+        torch.normal(x, 1.0), x.clone().uniform_(), x.clone().normal_(0, 2),
+        x.clone().exponential_(), torch.rand_like(x),
+        torch.multinomial(x.softmax(1), 2), torch.empty(3).geometric_(0.3),
+        torch.poisson(x.abs()), x.clone().random_(0, 9),
     )  # fmt: skip
 
 
 @body
 def dropouts(x, i):
-    return F.dropout(x, 0.3), F.dropout(x, 0.0), F.dropout(x, 1.0), F.alpha_dropout(x, 0.2), F.dropout1d(x.unsqueeze(0), 0.5)
+    return (
+        F.dropout(x, 0.3),
+        F.dropout(x, 0.0),
+        F.dropout(x, 1.0),
+        F.alpha_dropout(x, 0.2),
+        F.dropout1d(x.unsqueeze(0), 0.5),
+    )
 
 
 @body

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from models import cnn, classes, images, mlp, tokens, transformer, vectors
+from models import classes, cnn, images, mlp, tokens, transformer, vectors
 from torch import nn
 from util import check
 
@@ -249,9 +249,9 @@ def test_exponential_moving_average_of_a_model(numerics):
             F.cross_entropy(net(x), y).backward()
             optimizer.step()
             with torch.no_grad():
-                for slow, fast in zip(shadow.parameters(), net.parameters()):
+                for slow, fast in zip(shadow.parameters(), net.parameters(), strict=False):
                     slow.mul_(0.9).add_(fast, alpha=0.1)
-                for slow, fast in zip(shadow.buffers(), net.buffers()):
+                for slow, fast in zip(shadow.buffers(), net.buffers(), strict=False):
                     slow.copy_(fast)
                 return shadow(x)
 

@@ -1,7 +1,7 @@
 """Random small programs, eagerly and under Terra.
 
-A program is data: a list of statements (see `fuzz_language`), run by a small interpreter on a list of live tensors, so that
-a failure shrinks to a few lines and prints as something that can be pasted into `REGRESSIONS` below.
+A program is data: a list of statements (see `fuzz_language`), run by a small interpreter on a list of live tensors, so
+that a failure shrinks to a few lines and prints as something that can be pasted into `REGRESSIONS` below.
 Many examples with TERRA_CONFORMANCE=1, or as many as TERRA_FUZZ_EXAMPLES says.
 """
 
@@ -19,10 +19,12 @@ REGRESSIONS = {
         ("unary", "sigmoid", 4), ("use", 5),
     ],
     "optimizer_between_two_backwards": [
-        ("binary", "matmul", 0, 2), ("backward", 4), ("optimizer",), ("binary", "mul", 2, 2), ("backward", 5), ("use", 4),
+        ("binary", "matmul", 0, 2), ("backward", 4), ("optimizer",), ("binary", "mul", 2, 2),
+        ("backward", 5), ("use", 4),
     ],
     "exception_after_a_write": [
-        ("inplace", "mul_", 1, 0), ("raise", ("turn", 3)), ("inplace", "add_", 1, 0), ("random", "dropout", 1), ("use", 4),
+        ("inplace", "mul_", 1, 0), ("raise", ("turn", 3)), ("inplace", "add_", 1, 0), ("random", "dropout", 1),
+        ("use", 4),
     ],
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ a torch function and at every gradient hook (all state as eager's at that point)
 """
 
 import pytest
+import terra
 import torch
 import torch.nn.functional as F
 from injection import FAILURE, events_of, fail_kernel_at, force_divergence_at
@@ -13,8 +14,6 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from util import describe
-
-import terra
 
 WARM = 4
 

@@ -27,10 +27,9 @@ import re
 import traceback
 
 import numpy as np
+import terra
 import torch
 from snapshot import Tolerance, difference, freeze
-
-import terra
 
 SEED = 1234
 
@@ -54,7 +53,7 @@ class Trial:
         return self.side == "terra"
 
     def function(self, fn=None, **options):
-        """`terra.function` on Terra's side, nothing on the eager side. Usable as a decorator with or without options."""
+        """`terra.function` on Terra's side, nothing on the eager side. A decorator, with or without options."""
         if fn is None:
             return lambda inner: self.function(inner, **options)
         if not self.under_terra:
@@ -144,14 +143,12 @@ def trial_difference(eager, other, tolerance):
     if eager.error != other.error:
         where = other.trace or eager.trace
         return f"program ended with {other.error}, eagerly with {eager.error}\n{where}"
-    found = difference(eager.outs, other.outs, tolerance, "out") or difference(
-        eager.logs, other.logs, tolerance, "log"
-    )
+    found = difference(eager.outs, other.outs, tolerance, "out") or difference(eager.logs, other.logs, tolerance, "log")
     if found:
         return found
     if len(eager.snapshots) != len(other.snapshots):
         return f"{len(other.snapshots)} snapshots, eagerly {len(eager.snapshots)}"
-    for (name, expected), (_, actual) in zip(eager.snapshots, other.snapshots):
+    for (name, expected), (_, actual) in zip(eager.snapshots, other.snapshots, strict=False):
         found = difference(expected, actual, tolerance, name)
         if found:
             return found
