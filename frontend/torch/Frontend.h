@@ -1,0 +1,43 @@
+// PyTorch's way into Terra: the process's runtime, regions, and the patched reads' entry.
+#pragma once
+
+#include "frontend/torch/Compat.h"
+#include "runtime/Session.h"
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <string>
+
+namespace terra::frontend {
+
+runtime::Runtime &runtimeInstance();
+
+/// Position of the event under way in its segment (for the deaths of storages).
+uint32_t eventIndex();
+
+/// Memory from PyTorch's CPU allocator.
+runtime::Memory hostAllocate(size_t bytes);
+
+/// Grad mode, inference mode, default dtype, deterministic flags, threads, flush-denormal, packed.
+graph::Context currentContext();
+bool gradModeOf(graph::Context context);
+int threadsOf(graph::Context context);
+
+/// Begins a region on this thread. False when it has to run as eager (another region is active, Dynamo or a fake mode is).
+bool enterRegion(runtime::Session &session);
+void exitRegion(runtime::Session &session, bool raised);
+
+/// Someone is about to look at the tensor's memory without an op: waits, and records the look. `exposes`: the memory
+/// stays visible to code that can write it (NumPy).
+void readTensor(const at::Tensor &tensor, bool exposes);
+/// Someone is about to look at, or set, the default generator.
+void readGenerator();
+
+/// Turns the hook on for the calling thread (threads started while work is pending).
+void listenOnThisThread();
+
+/// Returns the program's location; called while a function is new, without locks held.
+void setLocationSource(std::function<std::string()> source);
+
+} // namespace terra::frontend

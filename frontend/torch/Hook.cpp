@@ -1,0 +1,216 @@
+// The way of one op call.
+//
+//   no region on this thread   settle the operands (wait for queued work on their storages), run
+//   Immediate                  the same, inside a region: not an event
+//   Record                     settle, run, record
+//   Gate                       settle, run; the graph knows that it comes
+//   Recognised                 return promises; the GraphRunner computes
+#include "frontend/torch/Hook.h"
+
+#include "frontend/torch/CallBuilder.h"
+#include "frontend/torch/Frontend.h"
+#include "frontend/torch/HostCall.h"
+#include "frontend/torch/Promise.h"
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <torch/library.h>
+
+namespace terra::frontend {
+
+using runtime::Session;
+using torch::jit::Stack;
+
+namespace {
+
+thread_local Session *session = nullptr;
+std::function<std::string()> locationSource;
+
+/// Builders nest: a Python kernel or hook inside a real run calls ops again.
+class BuilderScope {
+public:
+  BuilderScope() {
+    if (pool().size() == depth())
+      pool().push_back(std::make_unique<CallBuilder>());
+    builder_ = pool()[depth()++].get();
+  }
+  ~BuilderScope() { --depth(); }
+  CallBuilder &operator*() const { return *builder_; }
+  CallBuilder *operator->() const { return builder_; }
+
+private:
+  static std::vector<std::unique_ptr<CallBuilder>> &pool() {
+    thread_local std::vector<std::unique_ptr<CallBuilder>> builders;
+    return builders;
+  }
+  static size_t &depth() {
+    thread_local size_t value = 0;
+    return value;
+  }
+  CallBuilder *builder_;
+};
+
+void settleValue(const c10::IValue &value, bool written) {
+  if (value.isTensor()) {
+    if (const at::Tensor &tensor = value.toTensor(); tensor.defined())
+      settle(runtimeInstance(), *tensor.unsafeGetTensorImpl(), written);
+  } else if (value.isList()) {
+    for (const c10::IValue &element : value.toListRef())
+      if (element.isTensor())
+        settleValue(element, written);
+  }
+}
+
+/// Queued work on anything that the call touches is finished before the call runs for real.
+void settleCall(const OpEntry &entry, const Stack &stack) {
+  const c10::IValue *values = stack.data() + (stack.size() - entry.numArgs);
+  for (uint32_t i = 0; i < entry.numArgs; ++i)
+    if (values[i].isTensor() || values[i].isList())
+      settleValue(values[i], entry.op.params[i].written);
+  if (entry.op.has(graph::kOpRandom))
+    runtimeInstance().settleRandom();
+}
+
+void runForReal(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *stack) {
+  c10::impl::ExcludeDispatchKeyGuard guard(kBelowAutograd);
+  op.redispatchBoxed(below(keys), stack);
+}
+
+void markTouched(const CallBuilder &builder) {
+  for (uint32_t i = 0; i < builder.numOperands(); ++i)
+    if (auto *buffer = static_cast<runtime::Buffer *>(builder.view().tensors[i].storage)) {
+      buffer->region = session->region();
+      if (builder.written(i))
+        buffer->graphBorn = true;
+    }
+}
+
+/// An op outside the graph looks at storages of the region: the graph has to know that, or it would be flushed each time.
+void announceReads(const OpEntry &entry, const Stack &stack) {
+  const c10::IValue *values = stack.data() + (stack.size() - entry.numArgs);
+  auto touched = [](const c10::IValue &value) -> runtime::Buffer * {
+    if (!value.isTensor() || !value.toTensor().defined() || !value.toTensor().unsafeGetTensorImpl()->has_storage())
+      return nullptr;
+    runtime::Buffer *buffer = bufferOf(*value.toTensor().unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl());
+    return buffer && buffer->region == session->region() ? buffer : nullptr;
+  };
+  for (uint32_t i = 0; i < entry.numArgs; ++i) {
+    const c10::IValue *tensor = touched(values[i]) ? &values[i] : nullptr;
+    if (values[i].isList())
+      for (const c10::IValue &element : values[i].toListRef())
+        if (touched(element))
+          tensor = &element;
+    if (!tensor)
+      continue;
+    const at::Tensor &value = tensor->toTensor();
+    tracer::TensorView view = viewOf(*value.unsafeGetTensorImpl());
+    view.storage = touched(*tensor);
+    std::lock_guard lock(runtimeInstance().lock());
+    session->onRead(&view);
+    return;
+  }
+}
+
+void record(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *stack, OpEntry &entry, CallBuilder &builder,
+            bool gate) {
+  Session *recording = session;
+  auto event = recording->recorder().begin(builder.view());
+  event->gate = gate;
+  event->host = makeHostCall(entry, stack->data() + (stack->size() - entry.numArgs), *event);
+  event->hostEqual = &recordedOpaqueEqual;
+  if (recording->wantsLocations() && locationSource)
+    event->location = locationSource();
+  std::vector<c10::intrusive_ptr<c10::TensorImpl>> operands = builder.holdOperands();
+  size_t base = stack->size() - entry.numArgs;
+  runForReal(op, keys, stack);
+  if (!recording->recording() || session != recording)
+    return; // an inner call interrupted the recording
+  std::vector<tracer::ResultView> results;
+  if (!viewResults(*stack, base, operands, event->resultCounts, results))
+    event->gate = true;
+  recording->recorder().finish(std::move(event), results);
+  markResults(results, recording->region());
+}
+
+/// True when the event's results cannot be promised: it runs on the Python thread every time.
+bool isGate(const OpEntry &entry, CallBuilder::Kind kind) {
+  return kind == CallBuilder::Kind::Gate || entry.op.has(graph::kOpGate) ||
+         (session->options().preciseErrors && entry.op.has(graph::kOpMayFailOnData));
+}
+
+void inRegion(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *stack, OpEntry &entry) {
+  BuilderScope builder;
+  CallBuilder::Kind kind = builder->build(entry, *stack, currentContext());
+  if (kind == CallBuilder::Kind::Immediate || entry.route == Route::Immediate) {
+    announceReads(entry, *stack);
+    settleCall(entry, *stack);
+    return runForReal(op, keys, stack);
+  }
+  Session::Action action;
+  {
+    std::lock_guard lock(runtimeInstance().lock());
+    action = session->onCall(builder->view());
+    if (action == Session::Action::Recognised) {
+      markTouched(*builder);
+      promiseResults(*session, *builder, stack);
+      session->advance();
+      return;
+    }
+  }
+  settleCall(entry, *stack);
+  if (action == Session::Action::Record) {
+    markTouched(*builder);
+    return record(op, keys, stack, entry, *builder, isGate(entry, kind));
+  }
+  if (action == Session::Action::Gate)
+    markTouched(*builder);
+  runForReal(op, keys, stack);
+}
+
+void hook(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *stack) {
+  OpEntry &entry = opEntry(op);
+  if (entry.route == Route::Ignore)
+    return runForReal(op, keys, stack);
+  if (session)
+    return inRegion(op, keys, stack, entry);
+  settleCall(entry, *stack);
+  runForReal(op, keys, stack);
+}
+
+} // namespace
+
+Session *currentSession() { return session; }
+void setCurrentSession(Session *value) { session = value; }
+void setLocationSource(std::function<std::string()> source) { locationSource = std::move(source); }
+
+void readTensor(const at::Tensor &tensor, bool exposes) {
+  if (!tensor.defined() || !tensor.unsafeGetTensorImpl()->has_storage())
+    return;
+  c10::TensorImpl &impl = *tensor.unsafeGetTensorImpl();
+  c10::StorageImpl *storage = impl.unsafe_storage().unsafeGetStorageImpl();
+  runtime::Buffer *buffer = storage ? bufferOf(*storage) : nullptr;
+  if (!buffer)
+    return;
+  if (session && buffer->region == session->region()) {
+    tracer::TensorView view = viewOf(impl);
+    view.storage = buffer;
+    std::lock_guard lock(runtimeInstance().lock());
+    session->onRead(&view);
+  }
+  settle(runtimeInstance(), impl, /*write=*/exposes);
+  if (exposes)
+    buffer->exposed = true;
+}
+
+void readGenerator() {
+  if (session) {
+    std::lock_guard lock(runtimeInstance().lock());
+    session->onRead(nullptr);
+  }
+  runtimeInstance().settleRandom();
+}
+
+TORCH_LIBRARY_IMPL(_, Fake, library) {
+  library.fallback(torch::CppFunction::makeFromBoxedFunction<&hook>());
+}
+
+} // namespace terra::frontend

@@ -1,0 +1,33 @@
+// Operators as Terra sees them, interned by schema.
+#pragma once
+
+#include "graph/Op.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <vector>
+
+namespace terra::frontend {
+
+enum class Route : uint8_t {
+  Event,     ///< recorded and recognised
+  Immediate, ///< runs for real at once and is no event (uninitialised factories, sparse constructors, …)
+  Ignore     ///< looks at metadata only, or is none of our business: not even settled
+};
+
+struct OpEntry {
+  graph::Op op;
+  c10::OperatorHandle handle;
+  Route route = Route::Event;
+  uint32_t numArgs = 0;
+  std::vector<bool> listArgs;     ///< the parameter is a list of (optional) tensors
+  std::vector<bool> generatorArgs;
+  bool makesScalarsOnly = false;  ///< a factory of constants (`zeros`): at once when the result has no dimensions
+
+  explicit OpEntry(c10::OperatorHandle h) : handle(std::move(h)) {}
+};
+
+/// The entry of an operator; made on first use, never freed. Thread-safe.
+OpEntry &opEntry(const c10::OperatorHandle &handle);
+
+} // namespace terra::frontend

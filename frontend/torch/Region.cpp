@@ -1,0 +1,55 @@
+#include "frontend/torch/Frontend.h"
+#include "frontend/torch/Hook.h"
+#include "frontend/torch/Storage.h"
+#include "frontend/torch/TorchHost.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <c10/core/DefaultDtype.h>
+#include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+namespace terra::frontend {
+
+runtime::Runtime &runtimeInstance() {
+  // Never destroyed: promised values may outlive every static. The module's exit handler shuts it down.
+  static runtime::Runtime &instance = *new runtime::Runtime(torchHost());
+  return instance;
+}
+
+uint32_t eventIndex() { return runtimeInstance().eventIndex.load(std::memory_order_relaxed); }
+
+graph::Context currentContext() {
+  at::Context &global = at::globalContext();
+  graph::Context context = 0;
+  auto add = [&](uint64_t value, int bits) { context = (context << bits) | (value & ((uint64_t(1) << bits) - 1)); };
+  add(uint64_t(c10::get_default_dtype_as_scalartype()), 8);
+  add(c10::InferenceMode::is_enabled(), 1);
+  add(global.deterministicAlgorithms(), 1);
+  add(global.deterministicFillUninitializedMemory(), 1);
+  add(global.userEnabledMkldnn(), 1);
+  add(uint64_t(at::get_num_threads()), 12);
+  add(c10::GradMode::is_enabled(), 1);
+  return context;
+}
+
+bool gradModeOf(graph::Context context) { return context & 1; }
+int threadsOf(graph::Context context) { return int((context >> 1) & 0xfff); }
+
+void listenOnThisThread() { c10::impl::tls_set_dispatch_key_included(kBelowAutograd, true); }
+
+bool enterRegion(runtime::Session &session) {
+  if (currentSession() || !session.enter())
+    return false;
+  setCurrentSession(&session);
+  listenOnThisThread();
+  return true;
+}
+
+void exitRegion(runtime::Session &session, bool raised) {
+  setCurrentSession(nullptr);
+  session.exit(raised, currentContext());
+}
+
+} // namespace terra::frontend

@@ -1,0 +1,135 @@
+#include "frontend/torch/Storage.h"
+
+#include "frontend/torch/Frontend.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/CPUAllocator.h>
+
+#include <mutex>
+
+namespace terra::frontend {
+
+using runtime::Buffer;
+using runtime::Memory;
+
+namespace {
+
+/// The program's storage object is gone, or has been given other memory.
+void dropBuffer(void *context) {
+  auto *buffer = static_cast<Buffer *>(context);
+  buffer->die(eventIndex());
+  buffer->release();
+}
+
+constexpr std::pair<c10::ScalarType, DType> kTypes[] = {
+    {c10::ScalarType::Bool, DType::Bool},         {c10::ScalarType::Byte, DType::UInt8},
+    {c10::ScalarType::Char, DType::Int8},         {c10::ScalarType::Short, DType::Int16},
+    {c10::ScalarType::Int, DType::Int32},         {c10::ScalarType::Long, DType::Int64},
+    {c10::ScalarType::Half, DType::Float16},      {c10::ScalarType::BFloat16, DType::BFloat16},
+    {c10::ScalarType::Float, DType::Float32},     {c10::ScalarType::Double, DType::Float64},
+    {c10::ScalarType::ComplexFloat, DType::Complex64}, {c10::ScalarType::ComplexDouble, DType::Complex128},
+};
+
+c10::DispatchKeySet plainKeys() {
+  static const c10::DispatchKeySet keys = [] {
+    c10::impl::ExcludeDispatchKeyGuard guard(kBelowAutograd);
+    return at::empty({0}).key_set();
+  }();
+  return keys;
+}
+
+std::mutex installLock;
+
+void install(c10::StorageImpl &storage, Buffer &buffer) {
+  if (buffer.installed.load(std::memory_order_acquire))
+    return;
+  std::lock_guard guard(installLock);
+  if (buffer.installed.load(std::memory_order_relaxed))
+    return;
+  c10::DataPtr &old = storage._mutable_data_ptr_no_checks();
+  c10::Device device = old.device();
+  old.release_context();
+  storage.set_data_ptr_noswap(c10::DataPtr(buffer.data(), &buffer, &dropBuffer, device));
+  buffer.installed.store(true, std::memory_order_release);
+}
+
+} // namespace
+
+DType toDType(c10::ScalarType type) {
+  for (auto [torchType, dtype] : kTypes)
+    if (torchType == type)
+      return dtype;
+  return DType::Other;
+}
+
+c10::ScalarType toScalarType(DType dtype) {
+  for (auto [torchType, type] : kTypes)
+    if (type == dtype)
+      return torchType;
+  return c10::ScalarType::Undefined;
+}
+
+bool isPlain(const c10::TensorImpl &impl) {
+  return (impl.key_set().raw_repr() & ~plainKeys().raw_repr()) == 0 && impl.has_storage() && impl.layout() == c10::kStrided &&
+         toDType(c10::typeMetaToScalarType(impl.dtype())) != DType::Other;
+}
+
+Buffer *bufferOf(const c10::StorageImpl &storage) {
+  const c10::DataPtr &data = const_cast<c10::StorageImpl &>(storage)._mutable_data_ptr_no_checks();
+  return data.get_deleter() == &dropBuffer ? static_cast<Buffer *>(data.get_context()) : nullptr;
+}
+
+Buffer *adopt(c10::StorageImpl &storage) {
+  if (Buffer *buffer = bufferOf(storage))
+    return buffer->exposed ? nullptr : buffer;
+  c10::DataPtr &data = storage._mutable_data_ptr_no_checks();
+  static const c10::DeleterFnPtr cpuDeleter = c10::GetDefaultCPUAllocator()->raw_deleter();
+  if (data.get() && data.get_deleter() != cpuDeleter)
+    return nullptr;
+  c10::DeleterFnPtr release = data.get_deleter();
+  void *pointer = data.get();
+  c10::Device device = data.device();
+  auto *buffer = new Buffer(Memory{pointer, data.release_context(), release}, storage.nbytes(), Device{});
+  buffer->installed.store(true, std::memory_order_relaxed);
+  storage.set_data_ptr_noswap(c10::DataPtr(pointer, buffer, &dropBuffer, device));
+  return buffer;
+}
+
+c10::intrusive_ptr<c10::StorageImpl> makePromisedStorage(Buffer *buffer) {
+  return c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), c10::SymInt(int64_t(buffer->bytes())),
+                                               c10::DataPtr(nullptr, buffer, &dropBuffer, c10::Device(c10::kCPU)),
+                                               c10::GetCPUAllocator(), /*resizable=*/true);
+}
+
+void settle(runtime::Runtime &runtime, const c10::TensorImpl &impl, bool write) {
+  if (!impl.has_storage())
+    return;
+  c10::StorageImpl *storage = impl.unsafe_storage().unsafeGetStorageImpl();
+  if (!storage)
+    return;
+  Buffer *buffer = bufferOf(*storage);
+  if (!buffer)
+    return;
+  runtime.settle(*buffer, write);
+  install(*storage, *buffer);
+}
+
+tracer::TensorView viewOf(const c10::TensorImpl &impl) {
+  tracer::TensorView view;
+  c10::IntArrayRef sizes = impl.sizes(), strides = impl.strides();
+  view.sizes = sizes.data();
+  view.strides = strides.data();
+  view.rank = uint32_t(sizes.size());
+  view.dtype = toDType(c10::typeMetaToScalarType(impl.dtype()));
+  view.offset = impl.storage_offset();
+  return view;
+}
+
+Memory memoryOf(c10::intrusive_ptr<c10::StorageImpl> storage) {
+  void *data = storage->_mutable_data_ptr_no_checks().get();
+  return {data, storage.release(), [](void *owner) {
+            c10::intrusive_ptr<c10::StorageImpl>::reclaim(static_cast<c10::StorageImpl *>(owner));
+          }};
+}
+
+} // namespace terra::frontend

@@ -1,0 +1,7 @@
+// The extension module: one function a topic registers its bindings.
+#include "python/Bindings.h"
+
+PYBIND11_MODULE(_C, module) {
+  terra::python::bindSession(module);
+  terra::python::bindRuntime(module);
+}

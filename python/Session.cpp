@@ -1,0 +1,112 @@
+#include "python/Bindings.h"
+
+#include "frontend/torch/Frontend.h"
+#include "runtime/Session.h"
+
+#include <pybind11/stl.h>
+
+namespace py = pybind11;
+
+namespace terra::python {
+
+using runtime::Session;
+using runtime::SessionOptions;
+
+namespace {
+
+/// Calls `function` as a region. Python never sees an extra frame.
+py::object call(Session &session, const py::object &function, const py::args &args, const py::kwargs &kwargs) {
+  bool entered;
+  {
+    py::gil_scoped_release release;
+    entered = frontend::enterRegion(session);
+  }
+  if (!entered)
+    return function(*args, **kwargs);
+  py::object result;
+  try {
+    result = function(*args, **kwargs);
+  } catch (...) {
+    py::gil_scoped_release release;
+    frontend::exitRegion(session, /*raised=*/true);
+    throw;
+  }
+  py::gil_scoped_release release;
+  frontend::exitRegion(session, /*raised=*/false);
+  return result;
+}
+
+py::dict stats(const Session &session) {
+  runtime::SessionStats s = session.stats();
+  const runtime::CompileStats &c = session.compileStats();
+  py::dict result;
+  result["regions_recorded"] = s.regionsRecorded;
+  result["regions_coexecuted"] = s.regionsCoexecuted;
+  result["regions_diverged"] = s.regionsDiverged;
+  result["regions_failed"] = s.regionsFailed;
+  result["events"] = s.events;
+  result["gates"] = s.gates;
+  result["survivors"] = s.survivors;
+  result["skeleton_seconds"] = s.skeletonSeconds;
+  result["wait_seconds"] = s.waitSeconds;
+  result["compile_seconds"] = double(c.nanos.load()) * 1e-9;
+  result["segments_compiled"] = c.segments.load();
+  result["kernels_compiled"] = c.kernels.load();
+  result["graph_nodes"] = session.graph().size();
+  result["segments"] = session.program().segments().size();
+  return result;
+}
+
+/// A segment as plain data, for `terra.explain`.
+py::dict describe(const runtime::CompiledSegment &segment) {
+  py::dict result;
+  py::list events;
+  for (const graph::SegmentEvent &e : segment.segment().events)
+    events.append(py::make_tuple(std::string(e.event->name()), e.event->location, e.event->gate));
+  result["events"] = events;
+  result["nodes"] = segment.nodes();
+  result["walks"] = segment.walks();
+  result["compiled"] = segment.compiled();
+  py::list instructions;
+  auto executable = segment.executable();
+  for (const codegen::Instruction &i : executable->instructions) {
+    const char *kind = i.kind == codegen::Instruction::Kind::Kernel   ? "kernel"
+                       : i.kind == codegen::Instruction::Kind::Extern ? "extern"
+                                                                      : "nothing";
+    instructions.append(py::make_tuple(std::string(kind), i.events, i.trigger));
+  }
+  result["instructions"] = instructions;
+  return result;
+}
+
+py::list segments(const Session &session) {
+  py::list result;
+  for (const auto &segment : session.program().segments())
+    result.append(describe(*segment));
+  return result;
+}
+
+} // namespace
+
+void bindSession(py::module_ &module) {
+  py::class_<Session, std::shared_ptr<Session>>(module, "Session")
+      .def(py::init([](const std::string &numerics, bool preciseErrors, const std::string &mode) {
+             SessionOptions options;
+             options.numerics = numerics == "exact" ? codegen::Numerics::Exact : codegen::Numerics::Fast;
+             options.preciseErrors = preciseErrors;
+             options.recordOnly = mode == "record";
+             return std::make_shared<Session>(frontend::runtimeInstance(), options);
+           }),
+           py::arg("numerics"), py::arg("precise_errors"), py::arg("mode"))
+      .def("call", &call)
+      .def("stats", &stats)
+      .def("segments", &segments)
+      .def("divergences", [](const Session &session) { return session.divergences(); })
+      .def("graph_text", [](const Session &session) { return graph::toString(session.graph()); })
+      .def("graph_dot", [](const Session &session) { return graph::toDot(session.graph()); })
+      .def("wait_compiled", &Session::waitCompiled, py::call_guard<py::gil_scoped_release>())
+      .def_readwrite("force_divergence_at", &Session::forceDivergenceAt)
+      .def_readwrite("fail_kernel_at", &Session::failKernelAt);
+}
+
+} // namespace terra::python

@@ -1,0 +1,49 @@
+"""`terra.explain`: what a function has learned, in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+
+def explain(fn: Any) -> str:
+    """Describe the paths of a decorated function: how often they ran, what diverged and where, what is compiled.
+
+    Raises:
+        TypeError: `fn` was not made by `terra.function`.
+    """
+    from terra._function import TerraFunction
+
+    if not isinstance(fn, TerraFunction):
+        raise TypeError(f"terra.explain needs a function decorated with terra.function, got {type(fn).__name__}")
+    session = fn._session
+    stats, segments = fn.stats(), session.segments()
+    lines = [
+        f"{getattr(fn, '__qualname__', fn)}: {stats['regions_coexecuted']} calls co-executed, "
+        f"{stats['regions_recorded']} recorded, {stats['regions_failed']} failed",
+        f"graph: {stats['graph_nodes']} nodes in {len(segments)} segments, "
+        f"{stats['kernels_compiled']} kernels compiled in {stats['compile_seconds']:.2f} s",
+    ]
+    divergences = sorted(session.divergences().items(), key=lambda item: -item[1])
+    if divergences:
+        lines.append("left the graph:")
+        lines += [f"  {count} x {reason}" for reason, count in divergences]
+    for number, segment in enumerate(segments):
+        lines += _describe(number, segment)
+    return "\n".join(lines)
+
+
+def _describe(number: int, segment: dict[str, Any]) -> list[str]:
+    events = segment["events"]
+    if len(events) == 1 and events[0][2]:
+        name, location, _ = events[0]
+        return [f"segment {number}: {name} runs on the Python thread (gate)" + (f", {location}" if location else "")]
+    kinds = Counter(kind for kind, _, _ in segment["instructions"])
+    externs = Counter(events[covered[0]][0] for kind, covered, _ in segment["instructions"] if kind == "extern")
+    state = "compiled" if segment["compiled"] else "not compiled yet"
+    line = (
+        f"segment {number}: {len(events)} events, walked {segment['walks']} times, {state}: "
+        f"{kinds['kernel']} kernels, {kinds['extern']} externs, {kinds['nothing']} views"
+    )
+    most = ", ".join(f"{name} x{count}" for name, count in externs.most_common(6))
+    return [line] + ([f"  externs: {most}"] if most else [])

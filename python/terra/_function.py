@@ -1,0 +1,92 @@
+"""`terra.function`: decorate a training step, a module or a whole training loop."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Callable
+
+from terra import _C
+
+_NUMERICS = ("fast", "exact")
+_MODES = ("auto", "record")
+
+
+class TerraFunction:
+    """A function whose tensor work is recognised and computed by a graph beside it.
+
+    Calling it runs every line of the wrapped function, as always. Results, gradients, random numbers and exceptions are
+    eager's. Attributes of the wrapped function or module are reachable through this object.
+    """
+
+    def __init__(self, fn: Callable[..., Any], *, numerics: str, precise_errors: bool, mode: str) -> None:
+        self._fn = fn
+        self._options = {"numerics": numerics, "precise_errors": precise_errors, "mode": mode}
+        self._session = _C.Session(**self._options)
+        self._bound: dict[int, TerraFunction] = {}
+        functools.update_wrapper(self, fn, updated=())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._session.call(self._fn, *args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """Methods decorated in a class body: one graph for all instances."""
+        if instance is None:
+            return self
+        return functools.partial(self.__call__, instance)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_fn":
+            raise AttributeError(name)
+        return getattr(self._fn, name)
+
+    def __repr__(self) -> str:
+        return f"<terra.function of {self._fn!r}>"
+
+    def stats(self) -> dict[str, Any]:
+        """Counts and times so far.
+
+        regions_recorded, regions_coexecuted, regions_diverged, regions_failed: calls; events, gates: recognised or recorded
+        calls; skeleton_seconds: Python's own time inside regions; wait_seconds: time in which Python waited for the graph;
+        graph_seconds: time in which the GraphRunner worked (of the whole process); compile_seconds: background compilation.
+        """
+        result = self._session.stats()
+        result["graph_seconds"] = _C.graph_seconds()
+        return result
+
+    def wait_compiled(self) -> None:
+        """Block until no compilation of this function is pending."""
+        self._session.wait_compiled()
+
+
+def function(
+    fn: Callable[..., Any] | None = None,
+    *,
+    numerics: str = "fast",
+    precise_errors: bool = False,
+    mode: str = "auto",
+) -> Any:
+    """Decorate a callable: a training step, a whole training loop, a module, a bound method.
+
+    Args:
+        fn: the callable. Without it, returns a decorator with the given options.
+        numerics: "fast" compiles fused kernels, with differences from eager in the last bits; "exact" runs PyTorch's own
+            kernels only, bit for bit as eager.
+        precise_errors: operations that can fail on data (an index out of range) run at once, so that their errors appear
+            exactly where eager raises them.
+        mode: "auto", or "record" to only record and never co-execute (for measuring).
+
+    Raises:
+        TypeError: `fn` is not callable.
+        ValueError: an option has an unknown value.
+    """
+    if numerics not in _NUMERICS:
+        raise ValueError(f"terra.function: numerics is {numerics!r}; it must be one of {', '.join(map(repr, _NUMERICS))}")
+    if mode not in _MODES:
+        raise ValueError(f"terra.function: mode is {mode!r}; it must be one of {', '.join(map(repr, _MODES))}")
+    if fn is None:
+        return functools.partial(function, numerics=numerics, precise_errors=precise_errors, mode=mode)
+    if not callable(fn):
+        raise TypeError(
+            f"terra.function needs a callable (a function, a method or a module), got {type(fn).__name__}: {fn!r}"
+        )
+    return TerraFunction(fn, numerics=numerics, precise_errors=precise_errors, mode=mode)

@@ -1,0 +1,15 @@
+"""Hooks for Terra's own tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def force_divergence_at(fn: Any, event: int) -> None:
+    """Leave the graph at event number `event` of the next co-executed region of `fn`."""
+    fn._session.force_divergence_at = event
+
+
+def fail_kernel_at(fn: Any, event: int) -> None:
+    """Make the execution of event number `event` of the next co-executed region raise RuntimeError."""
+    fn._session.fail_kernel_at = event
