@@ -19,16 +19,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+import terra
 import torch
+from models import PROGRAMS, Gan, Training, digits
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
-
-import terra
-from models import PROGRAMS, Gan, Training, digits
 
 EPOCHS = {"cnn": 10, "transformer": 16, "gan": 12}
 
@@ -139,7 +138,7 @@ def check_lockstep(eager: Run, under_terra: Run, steps: int, outcome: Outcome) -
     batches = list(islice(digits().batches(epoch=100), steps))
     expected, _ = eager.train(batches)
     got, _ = under_terra.train(batches)
-    losses = max(abs(a[name] - b[name]) / (1 + abs(a[name])) for a, b in zip(expected, got) for name in a)
+    losses = max(abs(a[name] - b[name]) / (1 + abs(a[name])) for a, b in zip(expected, got, strict=True) for name in a)
     states = largest_difference(eager.training.state(), under_terra.training.state())
     outcome.check(
         losses <= LOCKSTEP_LOSS_TOLERANCE and states <= LOCKSTEP_STATE_TOLERANCE,
@@ -194,7 +193,7 @@ def measure(eager: Run, under_terra: Run, rounds: int, steps: int, outcome: Outc
     before = under_terra.step.stats()
     times = [(eager.train(batches)[1], under_terra.train(batches)[1]) for _ in range(rounds)]
     after = under_terra.step.stats()
-    outcome.eager_ms, outcome.terra_ms = (statistics.median(column) for column in zip(*times))
+    outcome.eager_ms, outcome.terra_ms = (statistics.median(column) for column in zip(*times, strict=True))
     outcome.python_ms = (after["skeleton_seconds"] - before["skeleton_seconds"]) * 1e3 / (rounds * steps)
     coexecuted = after["regions_coexecuted"] - before["regions_coexecuted"]
     outcome.check(coexecuted == rounds * steps, f"{coexecuted} of {rounds * steps} timed steps were co-executed")
@@ -247,8 +246,8 @@ def show_drawings(eager: Gan, under_terra: Gan) -> Table:
 
 def half_blocks(image: list[list[int]]) -> Text:
     text = Text()
-    for upper, lower in zip(image[0::2], image[1::2]):
-        for top, bottom in zip(upper, lower):
+    for upper, lower in zip(image[0::2], image[1::2], strict=True):
+        for top, bottom in zip(upper, lower, strict=True):
             text.append("▀", style=f"rgb({top},{top},{top}) on rgb({bottom},{bottom},{bottom})")
         text.append("\n")
     return text

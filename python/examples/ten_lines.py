@@ -1,9 +1,8 @@
 """The ten lines of the README: decorate a training step, change nothing else."""
 
+import terra
 import torch
 import torch.nn.functional as F
-
-import terra
 
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.GELU(), torch.nn.Linear(128, 10))

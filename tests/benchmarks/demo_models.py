@@ -22,7 +22,8 @@ def program(name: str, full: bool = False) -> harness.Program:
 def benchmark(arguments) -> list[dict]:
     results = []
     for name in arguments.programs:
-        title = f"{name}, {'as in the demo' if arguments.full else f'small, batch {BATCH}'}, {torch.get_num_threads()} thread(s)"
+        size = "as in the demo" if arguments.full else f"small, batch {BATCH}"
+        title = f"{name}, {size}, {torch.get_num_threads()} thread(s)"
         make = lambda: program(name, arguments.full)  # noqa: E731, B023
         results.append(harness.compare(title, make, arguments, extra=["exact"]))
     harness.summary(results)

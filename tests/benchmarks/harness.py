@@ -63,7 +63,7 @@ class Variant:
     step: Callable[..., object]
     finish: Callable[[], object] = lambda: None
     warm: Callable[[], object] = lambda: None
-    stats: Callable[[], dict] | None = None
+    stats: Callable[[], dict] = dict
     warm_cpu_seconds: float = 0.0
 
     def __post_init__(self):
@@ -134,6 +134,8 @@ def build(make: Callable[[], Program], names: list[str]) -> list[Variant]:
     torch._dynamo.reset()
     for name in names:
         torch.manual_seed(0)
+        if caches := os.environ.get("TERRA_BENCHMARK_CACHES"):
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(dir=caches)
         try:
             variant = VARIANTS[name](name, make())
             warm_up(variant)
@@ -174,6 +176,14 @@ class Samples:
     steps: int = 0
     counted: dict[str, float] = field(default_factory=dict)
 
+    def take_turn(self, steps: int) -> None:
+        before = self.variant.stats()
+        self.seconds.append(self.variant.run(steps) / steps)
+        self.steps += steps
+        for name, value in self.variant.stats().items():
+            if isinstance(value, int | float):
+                self.counted[name] = self.counted.get(name, 0) + value - before.get(name, 0)
+
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
@@ -199,20 +209,15 @@ def interleave(variants: list[Variant], seconds: float, turn: float = 0.02, roun
     slowest = max(min(variant.run(3) / 3 for _ in range(2)) for variant in variants)
     steps = max(1 if slowest > 0.1 else 3, round(turn / slowest))
     samples = {variant.name: Samples(variant) for variant in variants}
-    before = {variant.name: variant.stats() for variant in variants if variant.stats}
     order, generator = list(variants), random.Random(0)
     deadline = time.perf_counter() + seconds
     with quiet_collector():
-        while len(samples[variants[0].name].seconds) < rounds:
+        for done in range(rounds):
+            if done >= 5 and time.perf_counter() > deadline:
+                break
             generator.shuffle(order)
             for variant in order:
-                samples[variant.name].seconds.append(variant.run(steps) / steps)
-                samples[variant.name].steps += steps
-            if time.perf_counter() > deadline and len(samples[variants[0].name].seconds) >= 5:
-                break
-    for name, old in before.items():
-        new = samples[name].variant.stats()
-        samples[name].counted = {k: new[k] - v for k, v in old.items() if isinstance(v, int | float) and k in new}
+                samples[variant.name].take_turn(steps)
     return samples
 
 
@@ -261,8 +266,8 @@ def report(title: str, samples: dict[str, Samples], base: str = "eager") -> dict
     """Prints a table of one program; returns the same as plain data."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("variant")
-    headings = ("median", "p10", "p90", f"× {base}", "Python thread", f"of {base}", "graph", "co-executed", "warm-up CPU")
-    for heading in headings:
+    times = ("median", "p10", "p90", f"× {base}")
+    for heading in (*times, "Python thread", f"of {base}", "graph", "co-executed", "warm-up CPU"):
         table.add_column(heading, justify="right", no_wrap=True)
     rows = []
     for name, s in samples.items():
@@ -379,7 +384,7 @@ def run_child(threads: int, malloc: str) -> int:
             **(KEEP_FREED_MEMORY if malloc == "keep" else {}),
             "TERRA_BENCHMARK_CHILD": str(os.getpid()),
             "TERRA_BENCHMARK_THREADS": str(threads),
-            "TORCHINDUCTOR_CACHE_DIR": caches,
+            "TERRA_BENCHMARK_CACHES": caches,
         }
         return subprocess.run([sys.executable, *sys.argv], env=environment).returncode
 

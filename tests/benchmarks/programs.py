@@ -37,7 +37,8 @@ def bert_classification() -> Program:
     from transformers import BertConfig, BertForSequenceClassification
 
     model = BertForSequenceClassification(BertConfig(**TINY_BERT, num_labels=4)).train()
-    batches = [(torch.randint(200, (4, 16)), torch.ones(4, 16, dtype=torch.long), torch.randint(4, (4,))) for _ in range(4)]
+    mask = torch.ones(4, 16, dtype=torch.long)
+    batches = [(torch.randint(200, (4, 16)), mask, torch.randint(4, (4,))) for _ in range(4)]
     return training(model, torch.optim.AdamW(model.parameters()), _bert_classification_loss, batches)
 
 
@@ -134,16 +135,16 @@ def music_transformer() -> Program:
 # --- convolution nets ------------------------------------------------------------------------------------------------
 
 
-def conv_norm(inputs: int, outputs: int, size: int, stride: int = 1, activation: nn.Module | None = None) -> nn.Sequential:
-    layers = [nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs)]
-    return nn.Sequential(*layers, *([activation] if activation else []))
+def conv_norm(inputs: int, outputs: int, size: int, stride: int = 1, *activation: nn.Module) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), *activation)
 
 
 class Bottleneck(nn.Module):
     def __init__(self, inputs: int, width: int, stride: int):
         super().__init__()
         self.layers = nn.Sequential(
-            conv_norm(inputs, width, 1, activation=nn.ReLU()),
+            conv_norm(inputs, width, 1, 1, nn.ReLU()),
             conv_norm(width, width, 3, stride, nn.ReLU()),
             conv_norm(width, 4 * width, 1),
         )
@@ -159,7 +160,7 @@ class ResNet(nn.Module):
 
     def __init__(self, width: int = 8, blocks: tuple[int, ...] = (1, 2, 2, 1), between: nn.Module | None = None):
         super().__init__()
-        self.stem = conv_norm(3, width, 3, activation=nn.ReLU())
+        self.stem = conv_norm(3, width, 3, 1, nn.ReLU())
         self.stages, self.between = nn.ModuleList(), between
         channels = width
         for stage, count in enumerate(blocks):
@@ -287,9 +288,9 @@ class Yolo(nn.Module):
         sizes = [3, width, 2 * width, 4 * width, 8 * width]
         self.stem = conv_norm(3, width, 3, 2, leaky)
         self.down = nn.ModuleList(conv_norm(a, b, 3, 2, leaky) for a, b in zip(sizes[1:-1], sizes[2:], strict=True))
-        self.squeeze = nn.ModuleList(conv_norm(b, b // 2, 1, activation=leaky) for b in sizes[2:])
-        self.expand = nn.ModuleList(conv_norm(b // 2, b, 3, activation=leaky) for b in sizes[2:])
-        self.lateral = conv_norm(8 * width, 4 * width, 1, activation=leaky)
+        self.squeeze = nn.ModuleList(conv_norm(b, b // 2, 1, 1, leaky) for b in sizes[2:])
+        self.expand = nn.ModuleList(conv_norm(b // 2, b, 3, 1, leaky) for b in sizes[2:])
+        self.lateral = conv_norm(8 * width, 4 * width, 1, 1, leaky)
         self.coarse = nn.Conv2d(8 * width, anchors * self.outputs, 1)
         self.fine = nn.Conv2d(8 * width, anchors * self.outputs, 1)
 
@@ -337,7 +338,8 @@ def yolo() -> Program:
     drawn = random.Random(0)
 
     def box():
-        return (*(drawn.uniform(0.05, 0.95) for _ in range(2)), *(drawn.uniform(0.1, 0.5) for _ in range(2)), drawn.randrange(4))
+        centre = [drawn.uniform(0.05, 0.95) for _ in range(2)]
+        return (*centre, drawn.uniform(0.1, 0.5), drawn.uniform(0.1, 0.5), drawn.randrange(4))
 
     batches = [(torch.randn(2, 3, 64, 64), [[box() for _ in range(2)] for _ in range(2)]) for _ in range(4)]
     return Program(step, batches, [model])
@@ -349,7 +351,9 @@ class TwoStage(nn.Module):
     def __init__(self, width: int = 16, classes: int = 4):
         super().__init__()
         self.backbone = nn.Sequential(
-            conv_norm(3, width, 3, 2, nn.ReLU()), conv_norm(width, width, 3, 2, nn.ReLU()), conv_norm(width, width, 3, 2, nn.ReLU())
+            conv_norm(3, width, 3, 2, nn.ReLU()),
+            conv_norm(width, width, 3, 2, nn.ReLU()),
+            conv_norm(width, width, 3, 2, nn.ReLU()),
         )
         self.proposal = nn.Conv2d(width, width, 3, padding=1)
         self.objectness, self.offsets = nn.Conv2d(width, 1, 1), nn.Conv2d(width, 4, 1)

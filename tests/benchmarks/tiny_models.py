@@ -1,4 +1,4 @@
-"""Ten training programs cut down to at most 10 ms a step: what Terra and torch.compile gain where the host is the limit."""
+"""Ten training programs cut down to at most 10 ms a step, where the host is the limit."""
 
 from __future__ import annotations
 
