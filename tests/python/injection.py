@@ -17,6 +17,12 @@ def fail_kernel_at(step, n):
 FAILURE = "terra: injected failure"
 
 
+def gates_of(step):
+    """Names of the ops that `step` runs on the Python thread, as far as it has learned."""
+    segments = step._session.segments()
+    return {name.split(".")[0] for segment in segments for name, _, gate in segment["events"] if gate}
+
+
 def events_of(step, region):
     """Number of events of one call of `region()`, a region of `step`."""
     before = step.stats()["events"]

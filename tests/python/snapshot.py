@@ -45,15 +45,20 @@ class Repeated:
     number: int
 
 
-def freeze(value):
-    """A tree that shares nothing with `value`; objects and storages met twice are told by numbers."""
-    return _Freezer().freeze(value)
+def freeze(value, memory=False):
+    """A tree that shares nothing with `value`; objects and storages met twice are told by numbers.
+
+    `memory`: also compare addresses and sizes of storages. That hands the memory out, so it is for the end of a test.
+    """
+    return _Freezer(memory).freeze(value)
 
 
 class _Freezer:
-    def __init__(self):
+    def __init__(self, memory):
         self.objects = {}  # id -> (number, object), which keeps the object alive and the id unique
-        self.storages = {}
+        self.memory = memory
+        self.representatives = []  # one tensor of each storage
+        self.addresses = {}
 
     def freeze(self, value):
         if isinstance(value, (type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device)):
@@ -93,13 +98,15 @@ class _Freezer:
 
     def storage(self, tensor):
         """Number of the storage, and of its memory, in the order of first sight."""
+        same = (k for k, other in enumerate(self.representatives) if torch._C._is_alias_of(other, tensor))
+        number = next(same, len(self.representatives))
+        if number == len(self.representatives):
+            self.representatives.append(tensor)
+        if not self.memory:
+            return number
         storage = tensor.untyped_storage()
-        number = self.storages.setdefault(storage._cdata, len(self.storages))
-        memory = None
-        if storage.nbytes():
-            memory = self.storages.setdefault(("memory", storage.data_ptr()), len(self.storages))
-        self.objects.setdefault(("storage", storage._cdata), (None, storage))
-        return [number, memory, storage.nbytes()]
+        address = self.addresses.setdefault(storage.data_ptr(), len(self.addresses)) if storage.nbytes() else None
+        return [number, address, storage.nbytes()]
 
     def tensor(self, tensor):
         meta = {

@@ -98,7 +98,10 @@ class Trial:
             self.logs.append(describe(error))
 
     def snapshot(self, name):
-        self.snapshots.append((name, freeze({**self.watched, "torch generator": torch.default_generator})))
+        everything = {**self.watched, "torch generator": torch.default_generator}
+        if name == "end":
+            everything["outs"] = self.outs
+        self.snapshots.append((name, freeze(everything, memory=name == "end")))
 
     def run(self, program):
         torch.manual_seed(SEED)
@@ -108,12 +111,12 @@ class Trial:
         with contextlib.redirect_stdout(text):
             try:
                 program(self)
-                self.outs = [freeze(values) for values in self.outs]
             except Exception as error:
                 self.error = describe(error)
                 self.trace = traceback.format_exc()
                 self.outs = []
             self.snapshot("end")
+            self.outs = [freeze(values) for values in self.outs]
         self.stdout = text.getvalue()
         self.logs.append(["python random", random.random(), "numpy random", float(np.random.rand())])
         return self
