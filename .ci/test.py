@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs suites of a finished build (cpp lit asan tsan python; default: all); ends with "N passed, N failed, N skipped"."""
+"""Runs the suites of a finished build (cpp lit asan tsan python; default all), ends with "N passed, N failed"."""
 
 import os
 import pathlib
