@@ -128,6 +128,9 @@ VARIANTS: dict[str, Callable[[str, Program], Variant]] = {
 }
 
 
+failures: list[str] = []
+
+
 def build(make: Callable[[], Program], names: list[str]) -> list[Variant]:
     """Fresh programs from one seed, warmed up. A variant that cannot be made is reported and left out."""
     ready = []
@@ -141,6 +144,7 @@ def build(make: Callable[[], Program], names: list[str]) -> list[Variant]:
             warm_up(variant)
             ready.append(variant)
         except Exception as error:  # a benchmark of the others is still worth having
+            failures.append(name)
             console.print(f"[red]{name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}[/]")
             if os.environ.get("TERRA_BENCHMARK_DEBUG"):
                 console.print_exception()
@@ -169,16 +173,21 @@ def cpu_seconds() -> float:
 
 @dataclass
 class Samples:
-    """Seconds a step of one variant, one number a round; what Terra counted, over all timed steps."""
+    """Seconds a step of one variant, one number a round; the same in processor time of the Python thread, which other
+    processes do not disturb; what Terra counted, over all timed steps.
+    """
 
     variant: Variant
     seconds: list[float] = field(default_factory=list)
+    python_seconds: list[float] = field(default_factory=list)
     steps: int = 0
     counted: dict[str, float] = field(default_factory=dict)
 
     def take_turn(self, steps: int) -> None:
         before = self.variant.stats()
+        python = time.thread_time()
         self.seconds.append(self.variant.run(steps) / steps)
+        self.python_seconds.append((time.thread_time() - python) / steps)
         self.steps += steps
         for name, value in self.variant.stats().items():
             if isinstance(value, int | float):
@@ -192,13 +201,11 @@ class Samples:
         return float(torch.tensor(self.seconds, dtype=torch.float64).quantile(q))
 
     @property
-    def python_seconds(self) -> float | None:
-        """Time of the Python thread inside regions a step, without waiting."""
-        return self.counted["skeleton_seconds"] / self.steps if "skeleton_seconds" in self.counted else None
+    def python(self) -> float:
+        return statistics.median(self.python_seconds)
 
-    @property
-    def graph_seconds(self) -> float | None:
-        return self.counted["graph_seconds"] / self.steps if "graph_seconds" in self.counted else None
+    def a_step(self, counter: str) -> float | None:
+        return self.counted[counter] / self.steps if counter in self.counted else None
 
     def coexecuted(self) -> str:
         return f"{self.counted['regions_coexecuted']:.0f}/{self.steps}" if self.counted else ""
@@ -263,26 +270,30 @@ def show_time(seconds: float | None) -> str:
 
 
 def report(title: str, samples: dict[str, Samples], base: str = "eager") -> dict:
-    """Prints a table of one program; returns the same as plain data."""
+    """Prints a table of one program; returns the same as plain data.
+
+    Python CPU: processor time of the Python thread a step. Skeleton, graph: what Terra says of its two threads, waiting
+    excluded, by the clock. Warm-up CPU: processor time of the whole process, compilers included, until all was compiled.
+    """
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("variant")
     times = ("median", "p10", "p90", f"× {base}")
-    for heading in (*times, "Python thread", f"of {base}", "graph", "co-executed", "warm-up CPU"):
+    for heading in (*times, "Python CPU", f"of {base}", "skeleton", "graph", "co-executed", "warm-up CPU"):
         table.add_column(heading, justify="right", no_wrap=True)
     rows = []
     for name, s in samples.items():
         faster = ratio(samples[base], s) if base in samples else None
-        python, graph = s.python_seconds, s.graph_seconds
-        share = python / samples[base].median if python is not None and base in samples else None
+        share = s.python / samples[base].python if base in samples else None
+        skeleton, graph = s.a_step("skeleton_seconds"), s.a_step("graph_seconds")
         table.add_row(
             name, show_time(s.median), show_time(s.quantile(0.1)), show_time(s.quantile(0.9)),
-            str(faster) if faster else "", show_time(python), "" if share is None else f"{share:.2f}", show_time(graph),
-            s.coexecuted(), f"{s.variant.warm_cpu_seconds:.1f} s",
+            str(faster) if faster else "", show_time(s.python), "" if share is None else f"{share:.2f}",
+            show_time(skeleton), show_time(graph), s.coexecuted(), f"{s.variant.warm_cpu_seconds:.1f} s",
         )  # fmt: skip
         rows.append({
             "program": title, "variant": name, "median": s.median, "p10": s.quantile(0.1), "p90": s.quantile(0.9),
-            "ratio": vars(faster) if faster else None, "python_thread": python, "python_thread_share": share,
-            "graph": graph, "steps": s.steps, "rounds": len(s.seconds), "counted": s.counted,
+            "ratio": vars(faster) if faster else None, "python_cpu": s.python, "python_cpu_share": share,
+            "skeleton": skeleton, "graph": graph, "steps": s.steps, "rounds": len(s.seconds), "counted": s.counted,
             "warm_up_cpu_seconds": s.variant.warm_cpu_seconds,
         })  # fmt: skip
     console.print(table)
@@ -374,7 +385,7 @@ def main(p: argparse.ArgumentParser, benchmark: Callable[[argparse.Namespace], l
     if arguments.json:
         with arguments.json.open("a") as file:
             file.writelines(json.dumps({"setting": where, **result}) + "\n" for result in results)
-    return 0
+    return 1 if failures else 0
 
 
 def run_child(threads: int, malloc: str) -> int:

@@ -1,7 +1,7 @@
 """The MLP of the design page: what one training step costs when the host is the limit.
 
-8 × [Linear, LayerNorm, GELU], batch 4. Besides the step: the Python thread's time a step (what the skeleton costs), and
-a region that only records.
+8 × [Linear, LayerNorm, GELU], batch 4. Besides the step: the Python thread's time a step, and a region that only
+records (its ratio to eager is the cost of recording).
 """
 
 from __future__ import annotations
