@@ -63,6 +63,14 @@ void read(const py::object &object, bool exposes) {
   frontend::readTensor(tensor, exposes);
 }
 
+/// Replaces a method of a type that Python code cannot change (torch.Generator is a static type).
+void replaceMethod(const py::object &type, const std::string &name, const py::object &method) {
+  auto *object = reinterpret_cast<PyTypeObject *>(type.ptr());
+  if (PyDict_SetItemString(object->tp_dict, name.c_str(), method.ptr()) != 0)
+    throw py::error_already_set();
+  PyType_Modified(object);
+}
+
 py::list undeliveredErrors() {
   py::list result;
   for (const auto &failure : frontend::runtimeInstance().takeUndelivered()) {
@@ -91,6 +99,7 @@ void bindRuntime(py::module_ &module) {
   module.def("graph_seconds", [] { return frontend::runtimeInstance().runner().busySeconds(); });
   module.def("read", &read, py::arg("tensor"), py::arg("exposes") = false);
   module.def("read_generator", [] { frontend::readGenerator(); }, release);
+  module.def("replace_method", &replaceMethod);
   module.def("listen", [] { frontend::listenOnThisThread(); });
   module.def("undelivered_errors", &undeliveredErrors);
   module.def("shutdown", [] { frontend::runtimeInstance().shutdown(); }, release);

@@ -44,6 +44,7 @@ GraphRunner::GraphRunner(Host &host) : host_(host), thread_([this] { loop(); }) 
 GraphRunner::~GraphRunner() { shutdown(); }
 
 void GraphRunner::submit(const std::shared_ptr<Run> &run) {
+  queuedEvents_.fetch_add(run->segment().events.size(), std::memory_order_relaxed);
   {
     std::lock_guard lock(mutex_);
     run->ticket = submitted_.load(std::memory_order_relaxed) + 1;
@@ -276,6 +277,7 @@ void GraphRunner::finish(Run &run) {
       if (buffer && buffer->state() == Buffer::State::Pending)
         buffer->fail(run.failure);
   run.buffers.clear();
+  queuedEvents_.fetch_sub(run.segment().events.size(), std::memory_order_relaxed);
   completed_.store(run.ticket, std::memory_order_release);
   wakeWaiters();
 }

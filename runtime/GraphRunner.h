@@ -39,6 +39,8 @@ public:
   uint64_t lastTicket() const { return submitted_.load(std::memory_order_acquire); }
   uint64_t completedTicket() const { return completed_.load(std::memory_order_acquire); }
   bool idle() const { return completedTicket() == lastTicket(); }
+  /// Events of runs that are not finished.
+  uint64_t queuedEvents() const { return queuedEvents_.load(std::memory_order_relaxed); }
   double busySeconds() const { return double(busyNanos_.load(std::memory_order_relaxed)) * 1e-9; }
 
   /// Finishes what is queued and ends the thread. Idempotent. After it nothing may be submitted.
@@ -64,7 +66,7 @@ private:
   std::mutex mutex_;
   std::condition_variable work_, progress_;
   std::deque<std::shared_ptr<Run>> queue_;
-  std::atomic<uint64_t> submitted_{0}, completed_{0}, busyNanos_{0};
+  std::atomic<uint64_t> submitted_{0}, completed_{0}, busyNanos_{0}, queuedEvents_{0};
   std::atomic<bool> sleeping_{false};
   std::atomic<int> waiters_{0};
   bool stop_ = false;

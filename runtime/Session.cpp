@@ -25,6 +25,13 @@ double now() {
 /// A function whose regions never repeat is given up: recording costs, and its graph would grow without end.
 constexpr uint32_t kMaxFruitless = 200;
 constexpr size_t kMaxNodes = 200'000;
+
+/// A recording of this length is searched for repetition, and again whenever it has grown by half.
+constexpr size_t kFirstLoopCheck = 2 * tracer::kLeastRepetition;
+/// A region that goes on this long without repeating runs on as eager.
+constexpr size_t kMaxRecording = 500'000;
+/// Python may be this many events ahead of the GraphRunner.
+constexpr uint64_t kMaxQueuedEvents = 16'384;
 } // namespace
 
 Session::Session(Runtime &runtime, SessionOptions options) : runtime_(runtime), options_(options) {}
@@ -66,6 +73,7 @@ bool Session::enter() {
 
 void Session::startRecording(uint64_t left) {
   mode_ = Mode::Recording;
+  nextLoopCheck_ = kFirstLoopCheck;
   recorder_.start(runtime_.newEpoch(), left);
 }
 
@@ -84,7 +92,61 @@ Session::Action Session::onCall(const CallView &call) {
     }
     throwIfFailed();
   }
+  if (mode_ == Mode::Recording && !options_.recordOnly && (repeats() || rejoin(call)))
+    if (matchNext(call))
+      return run_->compiled->gate() ? Action::Gate : Action::Recognised;
+  if (mode_ == Mode::CoExecuting)
+    diverge("a loop ended as soon as it had been learned");
+  if (recorder_.size() > kMaxRecording)
+    mode_ = Mode::Eager;
   return mode_ == Mode::Recording ? Action::Record : Action::Eager;
+}
+
+/// Long regions are loops: once the recording repeats itself, the loop is learned and the next turn is co-executed.
+bool Session::repeats() {
+  if (recorder_.size() < nextLoopCheck_)
+    return false;
+  nextLoopCheck_ = recorder_.size() + recorder_.size() / 2;
+  std::optional<tracer::Period> period = tracer::findPeriod(recorder_.events());
+  if (!period)
+    return false;
+  tracer::MergeResult result = tracer::mergeLoop(graph_, last_, knownStorages(), recorder_.events(), *period);
+  loopHeads_.push_back(result.first);
+  coexecuteFrom(result.last);
+  return true;
+}
+
+/// After a divergence inside a loop: its next turn begins with the event that a known turn begins with.
+bool Session::rejoin(const CallView &call) {
+  for (NodeId head : loopHeads_) {
+    const std::shared_ptr<CompiledSegment> &segment = program_.at(head);
+    if (recorder_.size() == 0 || segment->segment().events[0].event->op != call.op)
+      continue;
+    tracer::Binding binding;
+    binding.reset(segment->segment(), runtime_.newEpoch());
+    if (!tracer::match(segment->segment(), 0, call, binding))
+      continue;
+    tracer::MergeResult result = tracer::merge(graph_, last_, knownStorages(), recorder_.events());
+    graph_.addEdge(result.last, head);
+    coexecuteFrom(result.last);
+    return true;
+  }
+  return false;
+}
+
+void Session::coexecuteFrom(NodeId last) {
+  program_.rebuild(graph_);
+  recorder_.clear();
+  left_.reset();
+  run_.reset();
+  last_ = last;
+  mode_ = Mode::CoExecuting;
+}
+
+void Session::limitRunAhead() {
+  GraphRunner &runner = runtime_.runner();
+  if (runner.queuedEvents() > kMaxQueuedEvents && runner.lastTicket() > 1)
+    runtime_.waitLocked(runner.lastTicket() - 1);
 }
 
 bool Session::matchNext(const CallView &call) {
@@ -144,6 +206,7 @@ bool Session::startRun(const std::shared_ptr<CompiledSegment> &segment, const Ca
     for (auto &death : *run_->deaths)
       death.store(kNever, std::memory_order_relaxed);
   }
+  limitRunAhead();
   runtime_.runner().submit(run_);
   if (segment->random())
     runtime_.noteRandom(run_->ticket);
@@ -323,12 +386,16 @@ void Session::exit(bool raised, graph::Context context) {
   merge();
 }
 
-void Session::merge() {
+tracer::StoragePairs Session::knownStorages() const {
   tracer::StoragePairs known;
   if (left_)
     for (auto [slot, storage] : recorder_.known())
       known.emplace_back(left_->segment().slots[slot].storage, storage);
-  tracer::MergeResult result = tracer::merge(graph_, last_, known, recorder_.events());
+  return known;
+}
+
+void Session::merge() {
+  tracer::MergeResult result = tracer::merge(graph_, last_, knownStorages(), recorder_.events());
   if (!result.changed)
     fruitless_ = 0;
   if (!options_.recordOnly && result.changed)

@@ -93,6 +93,11 @@ private:
   void diverge(const std::string &reason);
   void startRecording(uint64_t left);
   void merge();
+  tracer::StoragePairs knownStorages() const;
+  bool repeats();
+  bool rejoin(const tracer::CallView &call);
+  void coexecuteFrom(graph::NodeId last);
+  void limitRunAhead();
   void compile(const std::shared_ptr<CompiledSegment> &segment);
   void throwIfFailed();
   void endRegion();
@@ -120,6 +125,8 @@ private:
   uint64_t regionEvents_ = 0;
   double enteredAt_ = 0, waitedAtEnter_ = 0;
   uint32_t fruitless_ = 0;      ///< recordings in a row
+  std::vector<graph::NodeId> loopHeads_; ///< where a loop inside a region begins its next turn
+  size_t nextLoopCheck_ = 0;    ///< length of the recording at which it is searched for repetition
 };
 
 } // namespace terra::runtime

@@ -116,6 +116,7 @@ public:
       NodeId next = successor(at, *events_[index]);
       if (next == kNoNode)
         break;
+      pass(next);
       follow(next, *events_[index]);
       at = next;
     }
@@ -126,6 +127,11 @@ public:
   }
 
 private:
+  void pass(NodeId id) {
+    if (result_.first == kNoNode)
+      result_.first = id;
+  }
+
   NodeId successor(NodeId at, const Event &event) const { return bestOf(graph_[at].next, event); }
 
   /// The candidate that covers `event` as it is, else one that can be made to.
@@ -184,12 +190,14 @@ private:
     for (; index < tail; ++index) {
       NodeId id = graph_.addNode(events_[index]);
       graph_.addEdge(at, id);
+      pass(id);
       ++result_.newNodes;
       at = id;
     }
     if (join == kNoNode)
       return at;
     graph_.addEdge(at, join);
+    pass(join);
     storages_.clear();
     for (NodeId id = join;; id = successor(id, *events_[index])) {
       if (id == kNoNode) // generalising a shared node left this tail behind: it gets nodes of its own
@@ -212,6 +220,21 @@ private:
 MergeResult merge(TraceGraph &graph, NodeId from, const StoragePairs &known,
                   const std::vector<std::shared_ptr<Event>> &events) {
   return Merger(graph, known, events).run(from);
+}
+
+MergeResult mergeLoop(TraceGraph &graph, NodeId from, const StoragePairs &known,
+                      const std::vector<std::shared_ptr<Event>> &events, Period period) {
+  auto at = [&](size_t index) { return events.begin() + ptrdiff_t(index); };
+  size_t rest = period.start + period.length;
+  MergeResult before, turn;
+  before.last = from;
+  if (period.start > 0)
+    before = merge(graph, from, known, {events.begin(), at(period.start)});
+  turn = merge(graph, before.last, period.start ? StoragePairs() : known, {at(period.start), at(rest)});
+  graph.addEdge(turn.last, turn.first);
+  graph.setBoundary(turn.first);
+  MergeResult others = merge(graph, turn.last, {}, {at(rest), events.end()});
+  return {true, before.newNodes + turn.newNodes + others.newNodes, turn.first, others.last};
 }
 
 } // namespace terra::tracer

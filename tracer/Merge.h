@@ -2,6 +2,7 @@
 #pragma once
 
 #include "graph/TraceGraph.h"
+#include "tracer/Loops.h"
 
 #include <memory>
 #include <utility>
@@ -15,7 +16,7 @@ using StoragePairs = std::vector<std::pair<graph::StorageId, graph::StorageId>>;
 struct MergeResult {
   bool changed = false;           ///< nodes, edges, boundaries or events differ from before
   size_t newNodes = 0;
-  graph::NodeId last = graph::kNoNode; ///< the node of the last event
+  graph::NodeId first = graph::kNoNode, last = graph::kNoNode; ///< the nodes of the first and the last event
 };
 
 /// Joins `events`, seen after node `from`, to the graph. `known` relates the storages of the segment that was under way
@@ -24,5 +25,10 @@ struct MergeResult {
 /// meets the old path again, or a loop's back edge. Joining can never be wrong, since segments are closed functions.
 MergeResult merge(graph::TraceGraph &graph, graph::NodeId from, const StoragePairs &known,
                   const std::vector<std::shared_ptr<graph::Event>> &events);
+
+/// The same for a trace that is still under way and has been found to repeat: one turn becomes a loop, the other turns only
+/// generalise it. `first` is the loop's head.
+MergeResult mergeLoop(graph::TraceGraph &graph, graph::NodeId from, const StoragePairs &known,
+                      const std::vector<std::shared_ptr<graph::Event>> &events, Period period);
 
 } // namespace terra::tracer

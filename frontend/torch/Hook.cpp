@@ -110,16 +110,33 @@ void announceReads(const OpEntry &entry, const Stack &stack) {
   }
 }
 
+/// The call gave an operand other sizes (an `out=` that did not fit).
+bool resized(const graph::Event &event, const std::vector<c10::intrusive_ptr<c10::TensorImpl>> &operands) {
+  for (size_t i = 0; i < operands.size(); ++i) {
+    if (!event.inputs[i].written || !operands[i])
+      continue;
+    std::span<const int64_t> before = event.inputs[i].meta.sizes();
+    c10::IntArrayRef after = operands[i]->sizes();
+    if (!std::equal(before.begin(), before.end(), after.begin(), after.end()))
+      return true;
+  }
+  return false;
+}
+
 void record(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *stack, OpEntry &entry, CallBuilder &builder,
             bool gate) {
   Session *recording = session;
   auto event = recording->recorder().begin(builder.view());
   event->gate = gate;
-  event->host = makeHostCall(entry, stack->data() + (stack->size() - entry.numArgs), *event);
+  std::shared_ptr<HostCall> call = makeHostCall(entry, stack->data() + (stack->size() - entry.numArgs), *event);
+  event->host = call;
   event->hostEqual = &recordedOpaqueEqual;
   if (recording->wantsLocations() && locationSource)
     event->location = locationSource();
   std::vector<c10::intrusive_ptr<c10::TensorImpl>> operands = builder.holdOperands();
+  std::vector<uint32_t> versions;
+  for (const auto &operand : operands)
+    versions.push_back(operand ? versionOf(*operand) : 0);
   size_t base = stack->size() - entry.numArgs;
   runForReal(op, keys, stack);
   if (!recording->recording() || session != recording)
@@ -127,6 +144,12 @@ void record(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *stac
   std::vector<tracer::ResultView> results;
   if (!viewResults(*stack, base, operands, event->resultCounts, results))
     event->gate = true;
+  for (uint32_t i = 0; i < operands.size(); ++i)
+    if (operands[i] && versionOf(*operands[i]) != versions[i])
+      call->operandVersions.emplace_back(i, versionOf(*operands[i]) - versions[i]);
+  event->gate |= resized(*event, operands);
+  if (!event->gate)
+    noteResultVersions(*stack, base, *call);
   recording->recorder().finish(std::move(event), results);
   markResults(results, recording->region());
 }

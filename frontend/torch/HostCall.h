@@ -15,7 +15,15 @@ struct HostCall {
   const OpEntry *entry = nullptr;
   /// The arguments as they were; tensors that the run binds are left out.
   std::vector<c10::IValue> args;
+  /// How far the call moved the version counters of its operands (index, steps), and where its results' counters began:
+  /// kernels bump them in their own ways, and the program can see them.
+  std::vector<std::pair<uint32_t, uint32_t>> operandVersions, resultVersions;
 };
+
+/// Version of a tensor; 0 for one without a counter (inference tensors).
+inline uint32_t versionOf(const c10::TensorImpl &impl) {
+  return impl.version_counter().enabled() ? impl.version_counter().current_version() : 0;
+}
 
 /// Copies what the graph's event does not keep. `event` describes the same call.
 std::shared_ptr<HostCall> makeHostCall(const OpEntry &entry, const c10::IValue *args, const graph::Event &event);

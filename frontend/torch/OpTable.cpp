@@ -28,10 +28,9 @@ bool looksAtMetadataOnly(std::string_view base) {
                       "is_non_overlapping_and_dense"});
 }
 
-/// Memory that code outside may fill by pointer, and constructors of tensors that are not plain.
+/// Constructors of tensors that are not plain.
 bool isImmediate(std::string_view base) {
-  return base.starts_with("empty") || base.starts_with("new_empty") || base.starts_with("_empty") ||
-         base.starts_with("_sparse") || base.starts_with("sparse_") || base.starts_with("to_sparse") ||
+  return base.starts_with("_sparse") || base.starts_with("sparse_") || base.starts_with("to_sparse") ||
          base.starts_with("_to_sparse") || oneOf(base, {"_efficientzerotensor", "_pin_memory", "pin_memory"});
 }
 
@@ -84,6 +83,12 @@ bool isTensorList(const c10::TypePtr &type) {
   return element->kind() == c10::TypeKind::TensorType;
 }
 
+/// Batch norms update their running statistics without saying so in the schema.
+bool writesSilently(std::string_view base, const std::string &param) {
+  return base.find("batch_norm") != std::string_view::npos && base.find("backward") == std::string_view::npos &&
+         base.find("no_training") == std::string_view::npos && (param == "running_mean" || param == "running_var");
+}
+
 bool isGenerator(const c10::TypePtr &type) {
   if (type->kind() == c10::TypeKind::OptionalType)
     return isGenerator(type->castRaw<c10::OptionalType>()->getElementType());
@@ -99,8 +104,11 @@ uint32_t flagsOf(const c10::OperatorHandle &handle, std::string_view name, std::
               base.starts_with("quantize") || base.starts_with("_cudnn") ||
               oneOf(base, {"_linalg_check_errors", "nonzero", "unique_dim", "_unique2", "masked_select", "equal",
                            "repeat_interleave", "bincount", "copy_sparse_to_sparse_", "_resize_output_", "histc"});
-  // The kernels of `linalg` raise on singular input: exact errors are cheap there.
-  gate |= base.starts_with("linalg_") || base.starts_with("_linalg") || base.starts_with("cholesky");
+  // Raise on singular input, or where an iteration does not converge: exact errors are cheap there.
+  gate |= oneOf(base, {"_linalg_svd", "_linalg_eigh", "_linalg_eigvals", "linalg_eig", "linalg_eigvals", "linalg_lstsq",
+                       "linalg_ldl_factor_ex", "linalg_lu_factor_ex", "linalg_lu", "linalg_inv_ex", "linalg_cholesky_ex",
+                       "_linalg_solve_ex", "_linalg_det", "_linalg_slogdet", "linalg_pinv", "cholesky", "cholesky_inverse",
+                       "cholesky_solve", "geqrf", "ormqr", "lu_unpack", "linalg_solve_triangular", "triangular_solve"});
   if (gate)
     flags |= graph::kOpGate;
   if (handle.hasTag(at::Tag::nondeterministic_seeded))
@@ -124,7 +132,8 @@ std::unique_ptr<OpEntry> makeEntry(const c10::OperatorHandle &handle) {
   op.name = schema.name() + (schema.overload_name().empty() ? "" : "." + schema.overload_name());
   bool writes = false;
   for (const c10::Argument &argument : schema.arguments()) {
-    bool written = argument.alias_info() && argument.alias_info()->isWrite();
+    bool written = (argument.alias_info() && argument.alias_info()->isWrite()) ||
+                   writesSilently(baseName(op.name), argument.name());
     writes |= written;
     op.params.push_back({argument.name(), written});
     entry->listArgs.push_back(isTensorList(argument.type()));
@@ -135,7 +144,7 @@ std::unique_ptr<OpEntry> makeEntry(const c10::OperatorHandle &handle) {
   op.flags = flagsOf(handle, op.name, base, writes);
   op.viewRule = graph::viewRuleOf(op.name);
   op.host = entry.get();
-  entry->makesScalarsOnly = oneOf(base, {"zeros", "ones", "full", "scalar_tensor"});
+  entry->makesScalarsOnly = oneOf(base, {"zeros", "ones", "full", "scalar_tensor", "empty"});
   if (op.name.starts_with("profiler::") || looksAtMetadataOnly(base))
     entry->route = Route::Ignore;
   else if (isImmediate(base))

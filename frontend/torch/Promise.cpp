@@ -25,7 +25,8 @@ at::Tensor makeTensor(c10::Storage storage, const TensorMeta &meta, int64_t offs
 class Promiser {
 public:
   Promiser(runtime::Session &session, const CallBuilder &builder)
-      : session_(session), builder_(builder), expected_(session.expected()), event_(*expected_.event) {}
+      : session_(session), builder_(builder), expected_(session.expected()), event_(*expected_.event),
+        call_(*static_cast<HostCall *>(event_.host.get())) {}
 
   at::Tensor make(uint32_t index) {
     const graph::Result &result = event_.results[index];
@@ -41,7 +42,17 @@ public:
     case Alias::Fresh:
       break;
     }
-    return makeTensor(storageOf(expected_.results[index].slot, result), result.meta, result.meta.offset);
+    at::Tensor tensor = makeTensor(storageOf(expected_.results[index].slot, result), result.meta, result.meta.offset);
+    for (auto [at, version] : call_.resultVersions)
+      if (at == index && tensor.unsafeGetTensorImpl()->version_counter().enabled())
+        tensor.unsafeGetTensorImpl()->set_version_counter(c10::VariableVersion(version));
+    return tensor;
+  }
+
+  void bumpOperands() {
+    for (auto [index, steps] : call_.operandVersions)
+      for (uint32_t i = 0; i < steps; ++i)
+        builder_.impl(index)->bump_version();
   }
 
 private:
@@ -63,6 +74,7 @@ private:
   const CallBuilder &builder_;
   const graph::SegmentEvent &expected_;
   const graph::Event &event_;
+  const HostCall &call_;
   std::vector<std::pair<uint32_t, c10::intrusive_ptr<c10::StorageImpl>>> storages_;
 };
 
@@ -71,6 +83,7 @@ private:
 void promiseResults(runtime::Session &session, const CallBuilder &builder, torch::jit::Stack *stack) {
   const graph::Event &event = *session.expected().event;
   Promiser promiser(session, builder);
+  promiser.bumpOperands();
   if (event.resultCounts.size() == 1 && event.resultCounts[0] < 0) {
     at::Tensor result = promiser.make(0);
     torch::jit::drop(*stack, builder.view().numArgs);
@@ -140,6 +153,23 @@ bool viewResults(const torch::jit::Stack &stack, size_t base,
     }
   }
   return ok;
+}
+
+void noteResultVersions(const torch::jit::Stack &stack, size_t base, HostCall &call) {
+  uint32_t index = 0;
+  auto note = [&](const c10::IValue &value) {
+    if (const at::Tensor &tensor = value.toTensor(); tensor.defined())
+      if (uint32_t version = versionOf(*tensor.unsafeGetTensorImpl()))
+        call.resultVersions.emplace_back(index, version);
+    ++index;
+  };
+  for (size_t i = base; i < stack.size(); ++i) {
+    if (stack[i].isTensor())
+      note(stack[i]);
+    else
+      for (const c10::IValue &element : stack[i].toListRef())
+        note(element);
+  }
 }
 
 void markResults(const std::vector<tracer::ResultView> &results, uint64_t region) {

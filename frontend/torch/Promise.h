@@ -2,6 +2,7 @@
 #pragma once
 
 #include "frontend/torch/CallBuilder.h"
+#include "frontend/torch/HostCall.h"
 #include "runtime/Session.h"
 
 #include <ATen/core/stack.h>
@@ -18,6 +19,9 @@ void promiseResults(runtime::Session &session, const CallBuilder &builder, torch
 bool viewResults(const torch::jit::Stack &stack, size_t base,
                  const std::vector<c10::intrusive_ptr<c10::TensorImpl>> &operands, std::vector<int32_t> &counts,
                  std::vector<tracer::ResultView> &results);
+
+/// Remembers which results came with a version counter that had moved already.
+void noteResultVersions(const torch::jit::Stack &stack, size_t base, HostCall &call);
 
 /// Marks the storages of recorded results as the graph's.
 void markResults(const std::vector<tracer::ResultView> &results, uint64_t region);

@@ -14,7 +14,7 @@ from terra import _C
 _READS = ("tolist", "__reduce_ex__", "__deepcopy__", "share_memory_", "is_shared", "_typed_storage", "storage", "__repr__")
 # Hand the memory out.
 _EXPOSES = ("numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "__cuda_array_interface__")
-_GENERATOR = ("manual_seed", "seed", "initial_seed", "get_rng_state", "set_rng_state")
+_GENERATOR = ("manual_seed", "seed", "initial_seed", "get_state", "set_state", "clone_state")
 
 
 def _waiting(original: Callable[..., Any], exposes: bool) -> Callable[..., Any]:
@@ -28,9 +28,10 @@ def _waiting(original: Callable[..., Any], exposes: bool) -> Callable[..., Any]:
 
 def _drawing(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
-    def access(*args: Any, **kwargs: Any) -> Any:
-        _C.read_generator()
-        return original(*args, **kwargs)
+    def access(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self is torch.default_generator:
+            _C.read_generator()
+        return original(self, *args, **kwargs)
 
     return access
 
@@ -44,11 +45,10 @@ def _patch_tensor() -> None:
 
 
 def _patch_generator() -> None:
+    """Queued draws come first. `torch.manual_seed` and its like end here too."""
     for name in _GENERATOR:
-        wrapped = _drawing(getattr(torch.random, name))
-        setattr(torch.random, name, wrapped)
-        if hasattr(torch, name):
-            setattr(torch, name, wrapped)
+        if original := getattr(torch.Generator, name, None):
+            _C.replace_method(torch.Generator, name, _drawing(original))
 
 
 def _patch_threads() -> None:
