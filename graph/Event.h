@@ -28,8 +28,11 @@ struct Arg {
   std::vector<int64_t> ints;     ///< IntList, BoolList
   std::vector<double> doubles;
   std::string string;
-  /// The value differed between recordings: it is fed on every run, in `Run::scalars[feed]`. For Int, Double, Number*.
+  /// The value differed between recordings: it is fed on every run, in `Binding::scalars`. For Int, Double,
+  /// Number*, and (one feed an element) DoubleList.
   bool varies = false;
+
+  uint32_t feeds() const { return !varies ? 0 : kind == ArgKind::DoubleList ? count : 1; }
 };
 
 /// Number of a storage within one trace; the numbering has no meaning across traces.

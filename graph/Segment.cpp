@@ -17,8 +17,10 @@ public:
       out.inputs.push_back(input(operand));
     for (const Result &result : event->results)
       out.results.push_back(this->result(result));
-    for (const Arg &arg : event->args)
-      out.scalarFeeds.push_back(arg.varies ? segment_.numScalarFeeds++ : kNever);
+    for (const Arg &arg : event->args) {
+      out.scalarFeeds.push_back(arg.varies ? segment_.numScalarFeeds : kNever);
+      segment_.numScalarFeeds += arg.feeds();
+    }
     segment_.events.push_back(std::move(out));
   }
 

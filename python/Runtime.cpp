@@ -1,6 +1,7 @@
 #include "python/Bindings.h"
 
 #include "frontend/torch/Frontend.h"
+#include "frontend/torch/Hook.h"
 
 #include <torch/csrc/autograd/python_variable.h>
 
@@ -99,6 +100,9 @@ void bindRuntime(py::module_ &module) {
   module.def("graph_seconds", [] { return frontend::runtimeInstance().runner().busySeconds(); });
   module.def("read", &read, py::arg("tensor"), py::arg("exposes") = false);
   module.def("read_generator", [] { frontend::readGenerator(); }, release);
+  module.def("barrier", [] { frontend::barrier(); }, release);
+  module.def("begin_real", &frontend::beginReal);
+  module.def("end_real", &frontend::endReal);
   module.def("replace_method", &replaceMethod);
   module.def("listen", [] { frontend::listenOnThisThread(); });
   module.def("undelivered_errors", &undeliveredErrors);

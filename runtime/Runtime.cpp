@@ -98,9 +98,13 @@ void Runtime::settleRandom() {
   wait(ticket);
 }
 
-void Runtime::synchronize() {
+void Runtime::drain() {
   flushIfOpen(runner_.lastTicket(), /*byEpoch=*/false);
   wait(runner_.lastTicket());
+}
+
+void Runtime::synchronize() {
+  drain();
   for (const auto &failure : takeUndelivered())
     failure->deliver();
 }

@@ -38,6 +38,8 @@ public:
   /// Before the default generator is used or looked at outside the queue.
   void settleRandom();
   bool settled(const Buffer &buffer, bool write) const;
+  /// Waits for all queued work. `synchronize` also raises the error of a region that failed unseen.
+  void drain();
   void synchronize();
   /// True while some work is queued or not yet queued.
   bool pending() const { return active() || !runner_.idle(); }

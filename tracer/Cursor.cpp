@@ -47,7 +47,7 @@ bool sameArg(const Arg &arg, const ArgView &view, const CallView &call, const gr
   case ArgKind::BoolList:
     return std::equal(arg.ints.begin(), arg.ints.end(), view.ints, view.ints + view.count);
   case ArgKind::DoubleList:
-    return arg.doubles.size() == view.count && std::equal(arg.doubles.begin(), arg.doubles.end(), view.doubles, sameBits);
+    return arg.doubles.size() == view.count && (arg.varies || std::equal(arg.doubles.begin(), arg.doubles.end(), view.doubles, sameBits));
   case ArgKind::String:
     return arg.string == view.string;
   case ArgKind::Opaque:
@@ -100,6 +100,15 @@ MatchResult matchOperands(const graph::Segment &segment, const graph::SegmentEve
   return {};
 }
 
+void feed(const ArgView &view, Scalar *feeds) {
+  if (view.kind != ArgKind::DoubleList) {
+    *feeds = view.scalar;
+    return;
+  }
+  for (uint32_t k = 0; k < view.count; ++k)
+    feeds[k].d = view.doubles[k];
+}
+
 MatchResult matchArgs(const graph::SegmentEvent &expected, const CallView &call, Binding &binding) {
   const graph::Event &event = *expected.event;
   bool varies = false;
@@ -108,7 +117,7 @@ MatchResult matchArgs(const graph::SegmentEvent &expected, const CallView &call,
     if (!sameArg(arg, call.args[i], call, event, i))
       return {Mismatch::Argument, i};
     if (arg.varies) {
-      binding.scalars[expected.scalarFeeds[i]] = call.args[i].scalar;
+      feed(call.args[i], binding.scalars.data() + expected.scalarFeeds[i]);
       varies = true;
     }
   }

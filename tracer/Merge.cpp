@@ -84,8 +84,8 @@ Cover cover(const Event &node, const Event &event) {
     if (a.kind == ArgKind::Opaque && b.kind == ArgKind::Opaque) {
       if (node.hostEqual && !node.hostEqual(node, event, i))
         return result;
-    } else if (!equalValue(a, b) && !(a.varies && a.kind == b.kind)) {
-      if (a.kind != b.kind || !mayVary(node, i))
+    } else if (!equalValue(a, b) && !(a.varies && a.kind == b.kind && a.count == b.count)) {
+      if (a.kind != b.kind || a.count != b.count || !mayVary(node, i))
         return result;
       result.varyingArgs.push_back(i);
     }

@@ -66,6 +66,7 @@ bool mayVary(const graph::Event &event, uint32_t index) {
   case ArgKind::NumberInt:
   case ArgKind::NumberDouble:
   case ArgKind::Double:
+  case ArgKind::DoubleList:
     return std::find(kElementwise.begin(), kElementwise.end(), base) != kElementwise.end();
   case ArgKind::Int: {
     const std::string &param = event.op->params[index].name;

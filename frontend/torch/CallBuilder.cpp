@@ -3,6 +3,7 @@
 #include "frontend/torch/Frontend.h"
 #include "frontend/torch/HostCall.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace terra::frontend {
@@ -42,7 +43,7 @@ CallBuilder::Kind CallBuilder::build(const OpEntry &entry, const torch::jit::Sta
   view_.opaqueEqual = &opaqueEqual;
   bool scalarFactory = entry.makesScalarsOnly && !anyTensor_ &&
                        (args_[0].kind != ArgKind::IntList || args_[0].count == 0);
-  if (!plain_ || (anyTensor_ && onlyScalars_) || scalarFactory)
+  if (!plain_ || (anyTensor_ && onlyScalars_) || scalarFactory || (generator_ && !anyTensor_))
     return Kind::Immediate;
   return generator_ ? Kind::Gate : Kind::Event;
 }
@@ -130,7 +131,11 @@ void CallBuilder::addArg(const OpEntry &entry, const c10::IValue &value, uint32_
     arg.string = value.toStringRef();
   } else {
     arg.kind = ArgKind::Opaque;
-    generator_ |= entry.generatorArgs[index];
+    if (entry.generatorArgs[index]) { // the call is a gate: which generator does not matter
+      generator_ = true;
+      arg.kind = ArgKind::String;
+      arg.string = "a generator";
+    }
   }
   args_.push_back(arg);
 }
@@ -142,14 +147,15 @@ void CallBuilder::addList(const c10::IValue &value, ArgView &arg) {
   arg.first = uint32_t(ints_.size());
   if (elements.empty())
     return;
-  if (elements[0].isInt()) {
+  auto all = [&](auto is) { return std::all_of(elements.begin(), elements.end(), is); };
+  if (all([](const c10::IValue &e) { return e.isInt(); })) {
     for (const c10::IValue &element : elements)
       ints_.push_back(element.toInt());
-  } else if (elements[0].isBool()) {
+  } else if (all([](const c10::IValue &e) { return e.isBool(); })) {
     arg.kind = ArgKind::BoolList;
     for (const c10::IValue &element : elements)
       ints_.push_back(element.toBool());
-  } else if (elements[0].isDouble()) {
+  } else if (all([](const c10::IValue &e) { return e.isDouble(); })) {
     arg.kind = ArgKind::DoubleList;
     arg.first = uint32_t(doubles_.size());
     for (const c10::IValue &element : elements)

@@ -33,6 +33,8 @@ void exitRegion(runtime::Session &session, bool raised);
 void readTensor(const at::Tensor &tensor, bool exposes);
 /// Someone is about to look at, or set, the default generator.
 void readGenerator();
+/// A setting of the whole process (default dtype, deterministic algorithms, …) is about to change: queued work goes first.
+void barrier();
 
 /// Turns the hook on for the calling thread (threads started while work is pending).
 void listenOnThisThread();

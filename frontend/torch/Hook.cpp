@@ -23,6 +23,8 @@ using torch::jit::Stack;
 namespace {
 
 thread_local Session *session = nullptr;
+/// Real work is under way on this thread: calls and reads inside it are not the program's.
+thread_local int realDepth = 0;
 std::function<std::string()> locationSource;
 
 /// Builders nest: a Python kernel or hook inside a real run calls ops again.
@@ -72,6 +74,7 @@ void settleCall(const OpEntry &entry, const Stack &stack) {
 
 void runForReal(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *stack) {
   c10::impl::ExcludeDispatchKeyGuard guard(kBelowAutograd);
+  RealScope real;
   op.redispatchBoxed(below(keys), stack);
 }
 
@@ -184,16 +187,23 @@ void inRegion(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *st
     markTouched(*builder);
     return record(op, keys, stack, entry, *builder, isGate(entry, kind));
   }
+  size_t base = stack->size() - entry.numArgs;
   if (action == Session::Action::Gate)
     markTouched(*builder);
   runForReal(op, keys, stack);
+  if (action == Session::Action::Gate && session) {
+    std::vector<int32_t> counts;
+    std::vector<tracer::ResultView> results;
+    viewResults(*stack, base, {}, counts, results);
+    markResults(results, session->region());
+  }
 }
 
 void hook(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *stack) {
   OpEntry &entry = opEntry(op);
   if (entry.route == Route::Ignore)
     return runForReal(op, keys, stack);
-  if (session)
+  if (session && realDepth == 0)
     return inRegion(op, keys, stack, entry);
   settleCall(entry, *stack);
   runForReal(op, keys, stack);
@@ -210,10 +220,10 @@ void readTensor(const at::Tensor &tensor, bool exposes) {
     return;
   c10::TensorImpl &impl = *tensor.unsafeGetTensorImpl();
   c10::StorageImpl *storage = impl.unsafe_storage().unsafeGetStorageImpl();
-  runtime::Buffer *buffer = storage ? bufferOf(*storage) : nullptr;
+  runtime::Buffer *buffer = storage ? exposes ? adopt(*storage) : bufferOf(*storage) : nullptr;
   if (!buffer)
     return;
-  if (session && buffer->region == session->region()) {
+  if (session && realDepth == 0 && buffer->region == session->region()) {
     tracer::TensorView view = viewOf(impl);
     view.storage = buffer;
     std::lock_guard lock(runtimeInstance().lock());
@@ -224,8 +234,19 @@ void readTensor(const at::Tensor &tensor, bool exposes) {
     buffer->exposed = true;
 }
 
+void beginReal() { ++realDepth; }
+void endReal() { --realDepth; }
+
+void barrier() {
+  if (session && realDepth == 0) {
+    std::lock_guard lock(runtimeInstance().lock());
+    session->onRead(nullptr);
+  }
+  runtimeInstance().drain();
+}
+
 void readGenerator() {
-  if (session) {
+  if (session && realDepth == 0) {
     std::lock_guard lock(runtimeInstance().lock());
     session->onRead(nullptr);
   }

@@ -9,4 +9,15 @@ namespace terra::frontend {
 runtime::Session *currentSession();
 void setCurrentSession(runtime::Session *session);
 
+/// Between these two, calls on this thread are settled and run for real, and are no events.
+void beginReal();
+void endReal();
+
+class RealScope {
+public:
+  RealScope() { beginReal(); }
+  ~RealScope() { endReal(); }
+  RealScope(const RealScope &) = delete;
+};
+
 } // namespace terra::frontend

@@ -125,11 +125,16 @@ uint32_t flagsOf(const c10::OperatorHandle &handle, std::string_view name, std::
   return flags;
 }
 
+std::string fullName(const c10::FunctionSchema &schema) {
+  return schema.name() + (schema.overload_name().empty() ? "" : "." + schema.overload_name());
+}
+
 std::unique_ptr<OpEntry> makeEntry(const c10::OperatorHandle &handle) {
   auto entry = std::make_unique<OpEntry>(handle);
   const c10::FunctionSchema &schema = handle.schema();
   graph::Op &op = entry->op;
-  op.name = schema.name() + (schema.overload_name().empty() ? "" : "." + schema.overload_name());
+  op.name = fullName(schema);
+  entry->builtin = op.name.starts_with("aten::");
   bool writes = false;
   for (const c10::Argument &argument : schema.arguments()) {
     bool written = (argument.alias_info() && argument.alias_info()->isWrite()) ||
@@ -164,14 +169,19 @@ OpEntry &opEntry(const c10::OperatorHandle &handle) {
   constexpr size_t kCache = 256;
   thread_local std::array<Last, kCache> cache;
   Last &last = cache[(reinterpret_cast<uintptr_t>(key) >> 5) % kCache];
-  if (last.key == key)
+  if (last.key == key && last.entry->builtin)
     return *last.entry;
   static std::mutex mutex;
   static auto &table = *new tsl::robin_map<const void *, std::unique_ptr<OpEntry>>();
   std::lock_guard lock(mutex);
   auto it = table.find(key);
-  if (it == table.end())
+  if (it == table.end()) {
     it = table.emplace(key, makeEntry(handle)).first;
+  } else if (!it->second->builtin && it->second->op.name != fullName(handle.schema())) {
+    // A library of the user's is gone, and another operator lives at its address. Graphs may refer to the old entry.
+    it.value().release();
+    it.value() = makeEntry(handle);
+  }
   last = {key, it->second.get()};
   return *last.entry;
 }

@@ -22,6 +22,7 @@ struct OpEntry {
   uint32_t numArgs = 0;
   std::vector<bool> listArgs;     ///< the parameter is a list of (optional) tensors
   std::vector<bool> generatorArgs;
+  bool builtin = false;           ///< of PyTorch itself: never unregistered
   bool makesScalarsOnly = false;  ///< a factory of constants (`zeros`): at once when the result has no dimensions
 
   explicit OpEntry(c10::OperatorHandle h) : handle(std::move(h)) {}

@@ -85,7 +85,7 @@ private:
     case ArgKind::TensorList:
       return tensorList(index, arg);
     default:
-      return arg.varies ? feed(arg.kind, run_.binding.scalars[segmentEvent_.scalarFeeds[index]]) : call_.args[index];
+      return arg.varies ? feed(arg, index) : call_.args[index];
     }
   }
 
@@ -113,16 +113,23 @@ private:
     return tensor;
   }
 
-  static c10::IValue feed(ArgKind kind, Scalar value) {
-    switch (kind) {
+  c10::IValue feed(const graph::Arg &arg, uint32_t index) {
+    const Scalar *value = run_.binding.scalars.data() + segmentEvent_.scalarFeeds[index];
+    switch (arg.kind) {
     case ArgKind::NumberDouble:
-      return wrapped(value.d);
+      return wrapped(value->d);
     case ArgKind::NumberInt:
-      return wrapped(value.i);
+      return wrapped(value->i);
     case ArgKind::Double:
-      return value.d;
+      return value->d;
+    case ArgKind::DoubleList: {
+      c10::List<c10::IValue> list = call_.args[index].deepcopy().toList();
+      for (uint32_t i = 0; i < arg.count; ++i)
+        list.set(i, value[i].d);
+      return list;
+    }
     default:
-      return value.i;
+      return value->i;
     }
   }
 

@@ -14,6 +14,23 @@ from terra import _C
 _READS = ("tolist", "__reduce_ex__", "__deepcopy__", "share_memory_", "is_shared", "_typed_storage", "storage", "__repr__")
 # Hand the memory out.
 _EXPOSES = ("numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "__cuda_array_interface__")
+# Settings of the whole process that decide what queued work computes.
+_SETTINGS = (
+    "_set_default_dtype",
+    "_set_default_tensor_type",
+    "_set_deterministic_algorithms",
+    "_set_deterministic_fill_uninitialized_memory",
+    "_set_mkldnn_enabled",
+    "_set_mkldnn_deterministic",
+    "_set_onednn_allow_tf32",
+    "_set_float32_matmul_precision",
+    "_set_fp32_precision_setter",
+    "_set_nnpack_enabled",
+    "_set_sdp_use_flash",
+    "_set_sdp_use_math",
+    "_set_sdp_use_mem_efficient",
+    "set_flush_denormal",
+)
 _GENERATOR = ("manual_seed", "seed", "initial_seed", "get_state", "set_state", "clone_state")
 
 
@@ -21,7 +38,11 @@ def _waiting(original: Callable[..., Any], exposes: bool) -> Callable[..., Any]:
     @functools.wraps(original)
     def read(self: Any, *args: Any, **kwargs: Any) -> Any:
         _C.read(self, exposes)
-        return original(self, *args, **kwargs)
+        _C.begin_real()  # what the method calls inside is not the program's
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            _C.end_real()
 
     return read
 
@@ -51,6 +72,22 @@ def _patch_generator() -> None:
             _C.replace_method(torch.Generator, name, _drawing(original))
 
 
+def _setting(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def change(*args: Any, **kwargs: Any) -> Any:
+        _C.barrier()
+        return original(*args, **kwargs)
+
+    return change
+
+
+def _patch_settings() -> None:
+    for name in _SETTINGS:
+        for module in (torch._C, torch):
+            if callable(original := getattr(module, name, None)):
+                setattr(module, name, _setting(original))
+
+
 def _patch_threads() -> None:
     original = threading.Thread.run
 
@@ -65,4 +102,5 @@ def _patch_threads() -> None:
 def install() -> None:
     _patch_tensor()
     _patch_generator()
+    _patch_settings()
     _patch_threads()
