@@ -14,7 +14,8 @@ enum class Numerics : uint8_t { Fast, Exact /* the host's own kernels only */ };
 
 struct CompileOptions {
   Numerics numerics = Numerics::Fast;
-  /// Called, when set, with ("imported" | "fused" | "lowered" | "llvm" | "asm", text) as the stages finish.
+  /// Called, when set, with ("imported" | "fused" | "lowered" | "llvm" | "asm", text) as the stages finish, and with
+  /// ("failed", reason) when the whole segment has to run as externs.
   std::function<void(const std::string &stage, const std::string &text)> onStage;
 };
 
@@ -26,5 +27,8 @@ std::shared_ptr<const Executable> compile(const graph::Segment &segment, const g
 
 /// The executable without any compiled code: one extern an event. Takes microseconds.
 std::shared_ptr<const Executable> interpretOnly(const graph::Segment &segment);
+
+/// ATen overloads that the compiler can lower (in some variants), sorted; empty in builds without it.
+std::vector<std::string> loweredOps();
 
 } // namespace terra::codegen

@@ -8,4 +8,6 @@ std::shared_ptr<const Executable> compile(const graph::Segment &segment, const g
   return interpretOnly(segment);
 }
 
+std::vector<std::string> loweredOps() { return {}; }
+
 } // namespace terra::codegen

@@ -23,6 +23,11 @@ mlir::LogicalResult verifyElementwise(mlir::Operation *op, bool predicate);
 mlir::LogicalResult verifyReduction(mlir::Operation *op, mlir::Value input, llvm::ArrayRef<int64_t> dims);
 /// All tensors have the element type of the first, and attributes name dimensions of it.
 mlir::LogicalResult verifyStructured(mlir::Operation *op);
+
+// Properties of elementwise ops, explained in TerraElementwise.td.
+template <typename Op> class WorksOnBool : public mlir::OpTrait::TraitBase<Op, WorksOnBool> {};
+template <typename Op> class NoIntegers : public mlir::OpTrait::TraitBase<Op, NoIntegers> {};
+template <typename Op> class Expensive : public mlir::OpTrait::TraitBase<Op, Expensive> {};
 } // namespace terra::ir
 
 #define GET_OP_CLASSES

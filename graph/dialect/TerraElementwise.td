@@ -6,8 +6,17 @@
 #ifndef TERRA_ELEMENTWISE_TD
 #define TERRA_ELEMENTWISE_TD
 
-class Terra_ElementwiseOp<string mnemonic, list<string> aten, string expansion, bit predicate, bit floatOnly>
-    : Terra_Op<mnemonic, [Pure, DeclareOpInterfaceMethods<Terra_AtenOp>, DeclareOpInterfaceMethods<Terra_Elementwise>]> {
+/// Meaningful for i1 operands (a predicate always is).
+def WorksOnBool : NativeOpTrait<"WorksOnBool"> { let cppNamespace = "::terra::ir"; }
+/// Not lowered for integers: eager raises on a zero divisor.
+def NoIntegers : NativeOpTrait<"NoIntegers"> { let cppNamespace = "::terra::ir"; }
+/// Many instructions an element: worth keeping rather than computing twice.
+def Expensive : NativeOpTrait<"Expensive"> { let cppNamespace = "::terra::ir"; }
+
+class Terra_ElementwiseOp<string mnemonic, int arity, list<string> aten, string expansion, bit predicate, bit floatOnly,
+                          list<Trait> traits>
+    : Terra_Op<mnemonic, !listconcat([Pure, DeclareOpInterfaceMethods<Terra_AtenOp>,
+                                      DeclareOpInterfaceMethods<Terra_Elementwise>], traits)> {
   let results = (outs Terra_Tensor:$result);
   let assemblyFormat = "operands attr-dict `:` functional-type(operands, results)";
   let hasVerifier = 1;
@@ -15,29 +24,33 @@ class Terra_ElementwiseOp<string mnemonic, list<string> aten, string expansion, 
     # "  static const std::vector<::llvm::StringRef> forms = {"
     # !interleave(!foreach(form, aten, "R\"(" # !subst("$", "$$", form) # ")\""), ", ") # "};\n  return forms;\n}\n"
     # "::llvm::StringRef $cppClass::getExpansion() { return \"" # !subst("$", "$$", expansion) # "\"; }\n"
+    # "unsigned $cppClass::getArity() { return " # arity # "; }\n"
     # "bool $cppClass::isPredicate() { return " # predicate # "; }\n"
     # "bool $cppClass::isFloatOnly() { return " # floatOnly # "; }\n"
     # "::llvm::LogicalResult $cppClass::verify() { return verifyElementwise(*this, isPredicate()); }\n";
 }
 
-class Unary<string mnemonic, list<string> aten, string expansion = "", bit floatOnly = 0, bit predicate = 0>
-    : Terra_ElementwiseOp<mnemonic, aten, expansion, predicate, floatOnly> {
+class Unary<string mnemonic, list<string> aten, string expansion = "", bit floatOnly = 0, bit predicate = 0,
+            list<Trait> traits = []> : Terra_ElementwiseOp<mnemonic, 1, aten, expansion, predicate, floatOnly, traits> {
   let arguments = (ins Terra_Tensor:$a);
 }
-class Binary<string mnemonic, list<string> aten, string expansion = "", bit floatOnly = 0, bit predicate = 0>
-    : Terra_ElementwiseOp<mnemonic, aten, expansion, predicate, floatOnly> {
+class Binary<string mnemonic, list<string> aten, string expansion = "", bit floatOnly = 0, bit predicate = 0,
+             list<Trait> traits = []> : Terra_ElementwiseOp<mnemonic, 2, aten, expansion, predicate, floatOnly, traits> {
   let arguments = (ins Terra_Tensor:$a, Terra_Tensor:$b);
 }
-class Ternary<string mnemonic, list<string> aten, string expansion = "", bit floatOnly = 0>
-    : Terra_ElementwiseOp<mnemonic, aten, expansion, 0, floatOnly> {
+class Ternary<string mnemonic, list<string> aten, string expansion = "", bit floatOnly = 0, list<Trait> traits = []>
+    : Terra_ElementwiseOp<mnemonic, 3, aten, expansion, 0, floatOnly, traits> {
   let arguments = (ins Terra_Tensor:$a, Terra_Tensor:$b, Terra_Tensor:$c);
 }
 class Quaternary<string mnemonic, list<string> aten, string expansion = "", bit floatOnly = 0>
-    : Terra_ElementwiseOp<mnemonic, aten, expansion, 0, floatOnly> {
+    : Terra_ElementwiseOp<mnemonic, 4, aten, expansion, 0, floatOnly, []> {
   let arguments = (ins Terra_Tensor:$a, Terra_Tensor:$b, Terra_Tensor:$c, Terra_Tensor:$d);
 }
 class FloatUnary<string mnemonic, list<string> aten, string expansion = ""> : Unary<mnemonic, aten, expansion, 1>;
 class FloatBinary<string mnemonic, list<string> aten, string expansion = ""> : Binary<mnemonic, aten, expansion, 1>;
+/// Primitive functions of one float.
+class Function<string mnemonic, list<string> aten> : Unary<mnemonic, aten, "", 1, 0, [Expensive]>;
+class WithTrait<Trait trait, string mnemonic, list<string> aten> : Binary<mnemonic, aten, "", 0, 0, [trait]>;
 class Compare<string mnemonic, string name>
     : Binary<mnemonic, ["aten::" # name # ".Tensor", "aten::" # name # ".Scalar = " # mnemonic # "($0, #1)",
                         "aten::" # name # "_.Tensor", "aten::" # name # "_.Scalar = " # mnemonic # "($0, #1)"], "", 0, 1>;
@@ -50,12 +63,12 @@ def Terra_SubOp : Binary<"sub", ["aten::sub[_].Tensor = sub($0, mul($2, $1))", "
 def Terra_MulOp : Binary<"mul", ["aten::mul[_].Tensor", "aten::mul[_].Scalar = mul($0, #1)"]>;
 def Terra_DivOp : FloatBinary<"div", ["aten::div[_].Tensor", "aten::div[_].Scalar = div($0, #1)",
                                       "aten::div[_].Tensor_mode{$2=None}", "aten::div[_].Scalar_mode{$2=None} = div($0, #1)"]>;
-def Terra_FloorDivOp : Binary<"floor_div", ["aten::div[_].Tensor_mode{$2='floor'}", "aten::floor_divide[_]",
+def Terra_FloorDivOp : WithTrait<NoIntegers, "floor_div", ["aten::div[_].Tensor_mode{$2='floor'}", "aten::floor_divide[_]",
                                             "aten::div[_].Scalar_mode{$2='floor'} = floor_div($0, #1)"]>;
-def Terra_TruncDivOp : Binary<"trunc_div", ["aten::div[_].Tensor_mode{$2='trunc'}",
+def Terra_TruncDivOp : WithTrait<NoIntegers, "trunc_div", ["aten::div[_].Tensor_mode{$2='trunc'}",
                                             "aten::div[_].Scalar_mode{$2='trunc'} = trunc_div($0, #1)"]>;
-def Terra_RemainderOp : Binary<"remainder", ["aten::remainder[_].Tensor", "aten::remainder[_].Scalar = remainder($0, #1)"]>;
-def Terra_FmodOp : Binary<"fmod", ["aten::fmod[_].Tensor", "aten::fmod[_].Scalar = fmod($0, #1)"]>;
+def Terra_RemainderOp : WithTrait<NoIntegers, "remainder", ["aten::remainder[_].Tensor", "aten::remainder[_].Scalar = remainder($0, #1)"]>;
+def Terra_FmodOp : WithTrait<NoIntegers, "fmod", ["aten::fmod[_].Tensor", "aten::fmod[_].Scalar = fmod($0, #1)"]>;
 def Terra_MaximumOp : Binary<"maximum", ["aten::maximum", "aten::clamp_min[_] = maximum($0, $1)", "aten::clamp_min[_].Tensor",
                                          "aten::clamp[_]{$2=None} = maximum($0, $1)"]>;
 def Terra_MinimumOp : Binary<"minimum", ["aten::minimum", "aten::clamp_max[_] = minimum($0, $1)", "aten::clamp_max[_].Tensor",
@@ -70,7 +83,7 @@ def Terra_AddcdivOp : Quaternary<"addcdiv", ["aten::addcdiv[_]"], "add($0, div(m
 def Terra_LerpOp : Ternary<"lerp", ["aten::lerp[_].Scalar", "aten::lerp[_].Tensor"],
     "where(lt(abs($2), 0.5), add($0, mul($2, sub($1, $0))), sub($1, mul(sub($1, $0), sub(1, $2))))", 1>;
 def Terra_PowOp : Binary<"pow", ["aten::pow[_].Tensor_Tensor", "aten::pow[_].Tensor_Scalar = pow($0, #1)", "aten::pow_.Tensor",
-                                 "aten::pow_.Scalar = pow($0, #1)", "aten::pow.Scalar = pow(#0, $1)"]>;
+                                 "aten::pow_.Scalar = pow($0, #1)", "aten::pow.Scalar = pow(#0, $1)"], "", 0, 0, [NoIntegers, Expensive]>;
 
 //===- Conversion ------------------------------------------------------------------------------------------------===//
 
@@ -106,33 +119,33 @@ def Terra_LogicalNotOp : Unary<"logical_not", ["aten::logical_not[_] = logical_n
 def Terra_LogicalAndOp : Binary<"logical_and", ["aten::logical_and[_] = logical_and(?0, ?1)"], "", 0, 1>;
 def Terra_LogicalOrOp : Binary<"logical_or", ["aten::logical_or[_] = logical_or(?0, ?1)"], "", 0, 1>;
 def Terra_LogicalXorOp : Binary<"logical_xor", ["aten::logical_xor[_] = logical_xor(?0, ?1)"], "", 0, 1>;
-def Terra_AndOp : Binary<"and", ["aten::bitwise_and[_].Tensor", "aten::bitwise_and[_].Scalar = and($0, #1)"]>;
-def Terra_OrOp : Binary<"or", ["aten::bitwise_or[_].Tensor", "aten::bitwise_or[_].Scalar = or($0, #1)"]>;
-def Terra_XorOp : Binary<"xor", ["aten::bitwise_xor[_].Tensor", "aten::bitwise_xor[_].Scalar = xor($0, #1)"]>;
-def Terra_NotOp : Unary<"not", ["aten::bitwise_not[_]"]>;
+def Terra_AndOp : WithTrait<WorksOnBool, "and", ["aten::bitwise_and[_].Tensor", "aten::bitwise_and[_].Scalar = and($0, #1)"]>;
+def Terra_OrOp : WithTrait<WorksOnBool, "or", ["aten::bitwise_or[_].Tensor", "aten::bitwise_or[_].Scalar = or($0, #1)"]>;
+def Terra_XorOp : WithTrait<WorksOnBool, "xor", ["aten::bitwise_xor[_].Tensor", "aten::bitwise_xor[_].Scalar = xor($0, #1)"]>;
+def Terra_NotOp : Unary<"not", ["aten::bitwise_not[_]"], "", 0, 0, [WorksOnBool]>;
 def Terra_WhereOp : Ternary<"where", ["aten::where.self = where(?0, $1, $2)", "aten::where.ScalarSelf = where(?0, #1, $2)",
     "aten::where.ScalarOther = where(?0, $1, #2)", "aten::masked_fill[_].Scalar = where(?1, $2, $0)",
-    "aten::masked_fill[_].Tensor = where(?1, $2, $0)"]>;
+    "aten::masked_fill[_].Tensor = where(?1, $2, $0)"], "", 0, [WorksOnBool]>;
 
 //===- Functions -------------------------------------------------------------------------------------------------===//
 
 def Terra_SqrtOp : FloatUnary<"sqrt", ["aten::sqrt[_]"]>;
 def Terra_RsqrtOp : FloatUnary<"rsqrt", ["aten::rsqrt[_]"], "div(1, sqrt($0))">;
 def Terra_ReciprocalOp : FloatUnary<"reciprocal", ["aten::reciprocal[_]"], "div(1, $0)">;
-def Terra_ExpOp : FloatUnary<"exp", ["aten::exp[_]"]>;
-def Terra_Exp2Op : FloatUnary<"exp2", ["aten::exp2[_]"]>;
-def Terra_Expm1Op : FloatUnary<"expm1", ["aten::expm1[_]"]>;
-def Terra_LogOp : FloatUnary<"log", ["aten::log[_]"]>;
-def Terra_Log2Op : FloatUnary<"log2", ["aten::log2[_]"]>;
-def Terra_Log10Op : FloatUnary<"log10", ["aten::log10[_]"]>;
-def Terra_Log1pOp : FloatUnary<"log1p", ["aten::log1p[_]"]>;
-def Terra_SinOp : FloatUnary<"sin", ["aten::sin[_]"]>;
-def Terra_CosOp : FloatUnary<"cos", ["aten::cos[_]"]>;
-def Terra_TanOp : FloatUnary<"tan", ["aten::tan[_]"]>;
-def Terra_AtanOp : FloatUnary<"atan", ["aten::atan[_]"]>;
-def Terra_Atan2Op : FloatBinary<"atan2", ["aten::atan2[_]"]>;
-def Terra_TanhOp : FloatUnary<"tanh", ["aten::tanh[_]"]>;
-def Terra_ErfOp : FloatUnary<"erf", ["aten::erf[_]"]>;
+def Terra_ExpOp : Function<"exp", ["aten::exp[_]"]>;
+def Terra_Exp2Op : Function<"exp2", ["aten::exp2[_]"]>;
+def Terra_Expm1Op : Function<"expm1", ["aten::expm1[_]"]>;
+def Terra_LogOp : Function<"log", ["aten::log[_]"]>;
+def Terra_Log2Op : Function<"log2", ["aten::log2[_]"]>;
+def Terra_Log10Op : Function<"log10", ["aten::log10[_]"]>;
+def Terra_Log1pOp : Function<"log1p", ["aten::log1p[_]"]>;
+def Terra_SinOp : Function<"sin", ["aten::sin[_]"]>;
+def Terra_CosOp : Function<"cos", ["aten::cos[_]"]>;
+def Terra_TanOp : Function<"tan", ["aten::tan[_]"]>;
+def Terra_AtanOp : Function<"atan", ["aten::atan[_]"]>;
+def Terra_Atan2Op : Binary<"atan2", ["aten::atan2[_]"], "", 1, 0, [Expensive]>;
+def Terra_TanhOp : Function<"tanh", ["aten::tanh[_]"]>;
+def Terra_ErfOp : Function<"erf", ["aten::erf[_]"]>;
 def Terra_FloorOp : Unary<"floor", ["aten::floor[_]"]>;
 def Terra_CeilOp : Unary<"ceil", ["aten::ceil[_]"]>;
 def Terra_RoundOp : Unary<"round", ["aten::round[_]"]>;
@@ -157,8 +170,8 @@ def Terra_GeluBackwardOp : FloatBinary<"gelu_backward", ["aten::gelu_backward{$2
     "mul($0, add(mul(0.5, add(1, erf(mul($1, 0.7071067811865476)))), mul($1, mul(0.3989422804014327, exp(mul(mul(-0.5, $1), $1))))))">;
 defvar geluTanh = "tanh(" # !subst("X", "$1", geluInner) # ")";
 def Terra_GeluTanhBackwardOp : FloatBinary<"gelu_tanh_backward", ["aten::gelu_backward{$2='tanh'} = gelu_tanh_backward($0, $1)"],
-    "mul($0, add(mul(0.5, add(1, " # geluTanh # ")), mul(mul(mul(0.5, $1), sub(1, mul(" # geluTanh # ", " # geluTanh
-    # "))), mul(0.7978845608028654, add(1, mul(0.134145, mul($1, $1)))))))">;
+    !subst("T", geluTanh, "mul($0, add(mul(0.5, add(1, T)), mul(mul(mul(0.5, $1), sub(1, mul(T, T))), "
+                          "mul(0.7978845608028654, add(1, mul(0.134145, mul($1, $1)))))))")>;
 def Terra_SoftplusOp : Ternary<"softplus", ["aten::softplus"],
     "where(gt(mul($0, $1), $2), $0, div(log1p(exp(mul($0, $1))), $1))", 1>;
 def Terra_SoftplusBackwardOp : Quaternary<"softplus_backward", ["aten::softplus_backward"],

@@ -18,6 +18,7 @@ def Terra_Elementwise : OpInterface<"Elementwise"> {
   let methods = [
     StaticInterfaceMethod<"The op in terms of others (expression of AtenForm.h over `$0`, `$1`, …); empty for a "
                           "primitive, which the lowering knows.", "::llvm::StringRef", "getExpansion">,
+    StaticInterfaceMethod<"Number of operands.", "unsigned", "getArity">,
     StaticInterfaceMethod<"The result is i1 whatever the operands are.", "bool", "isPredicate">,
     StaticInterfaceMethod<"Integers are promoted to the default floating-point type.", "bool", "isFloatOnly">
   ];

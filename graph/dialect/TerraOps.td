@@ -14,7 +14,7 @@ def Terra_Tensor : RankedTensorOf<[I1, I8, UI8, I16, I32, I64, F16, BF16, F32, F
 
 class Terra_Op<string mnemonic, list<Trait> traits = []> : Op<TerraDialect, mnemonic, traits>;
 
-def Terra_SegmentOp : Terra_Op<"segment", [SingleBlock, NoTerminator]> {
+def Terra_SegmentOp : Terra_Op<"segment", [SingleBlock, NoTerminator, IsolatedFromAbove]> {
   let summary = "A straight run of events over its slots";
   let regions = (region SizedRegion<1>:$body);
   let assemblyFormat = "attr-dict-with-keyword $body";

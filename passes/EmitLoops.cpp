@@ -1,0 +1,157 @@
+// Maps and row reductions.
+#include "passes/KernelEmitter.h"
+
+#include "passes/ExprBuilder.h"
+
+#include "mlir/Dialect/SCF/IR/SCF.h"
+
+using namespace mlir;
+
+namespace terra::passes {
+
+namespace {
+constexpr int64_t kChunk = 1024;        // elements summed before they join the total: bounds the rounding error
+constexpr int64_t kMaxBuffered = 8192;  // elements kept between two passes over a row
+} // namespace
+
+KernelEmitter::Values KernelEmitter::emitFor(Value from, Value to, int64_t step, const Values &carried,
+                                             const std::function<Values(Value, ValueRange)> &body) {
+  auto loop = scf::ForOp::create(b_, loc_, from, to, i64(step), carried);
+  OpBuilder::InsertionGuard guard(b_);
+  Block *block = loop.getBody();
+  if (carried.empty())
+    block->getTerminator()->erase();
+  b_.setInsertionPointToEnd(block);
+  scopes_.emplace_back();
+  Values results = body(loop.getInductionVar(), loop.getRegionIterArgs());
+  scopes_.pop_back();
+  scf::YieldOp::create(b_, loc_, results);
+  return Values(loop.getResults());
+}
+
+Value KernelEmitter::emitFor(Value from, Value to, int64_t step, const std::function<void(Value)> &body) {
+  emitFor(from, to, step, {}, [&](Value iv, ValueRange) -> Values {
+    body(iv);
+    return {};
+  });
+  return {};
+}
+
+void KernelEmitter::setParallelIndices(Value flat) {
+  ArrayRef<PlannedLoop> loops = plan_.parallel();
+  for (size_t i = loops.size(); i-- > 0;) {
+    if (i == 0) {
+      ivs_[loops[i].dim] = flat;
+      break;
+    }
+    Value size = i64(loops[i].size);
+    ivs_[loops[i].dim] = arith::RemUIOp::create(b_, loc_, flat, size);
+    flat = arith::DivUIOp::create(b_, loc_, flat, size);
+  }
+}
+
+void KernelEmitter::emitMap() {
+  emitFor(begin_, end_, 1, [&](Value p) {
+    setParallelIndices(p);
+    if (plan_.innerIsParallel()) {
+      write(true);
+      return;
+    }
+    emitFor(i64(0), i64(plan_.inner().size), 1, [&](Value k) {
+      ivs_[plan_.inner().dim] = k;
+      write(true);
+    });
+  });
+}
+
+void KernelEmitter::emitRows() {
+  chooseCached();
+  emitFor(begin_, end_, 1, [&](Value p) {
+    setParallelIndices(p);
+    bool fullWrites = llvm::any_of(a_.writes, [](const KernelWrite &w) { return w.full; });
+    for (unsigned stage = 0; stage <= plan_.lastStage; ++stage) {
+      evaluateKept(stage);
+      bool last = stage == plan_.lastStage;
+      SmallVector<unsigned> reductions = reductionsOfStage(stage);
+      if (reductions.empty() && !(last && fullWrites))
+        continue;
+      Values results = emitReducedLoops(0, reductions, last && fullWrites);
+      for (auto [n, value] : llvm::zip(reductions, results))
+        scopes_.back()[n] = value;
+      filled_.insert(filling_.begin(), filling_.end()); // what this pass computed is there for the next ones
+    }
+    write(false);
+  });
+}
+
+/// The loops from `level` on; returns each reduction's result over them.
+KernelEmitter::Values KernelEmitter::emitReducedLoops(unsigned level, ArrayRef<unsigned> reductions, bool writes) {
+  const PlannedLoop &loop = plan_.reduced[level];
+  bool innermost = level + 1 == plan_.reduced.size();
+  Values identities;
+  for (unsigned n : reductions)
+    identities.push_back(math_.identity(a_.nodes[n].op, elementOf(n)));
+  auto combineAll = [&](ValueRange carried, const Values &values) {
+    Values next;
+    for (auto [n, a, x] : llvm::zip(reductions, carried, values))
+      next.push_back(math_.combine(a_.nodes[n].op, elementOf(n), a, x, false));
+    return next;
+  };
+  if (!innermost)
+    return emitFor(i64(0), i64(loop.size), 1, identities, [&](Value iv, ValueRange carried) {
+      ivs_[loop.dim] = iv;
+      return combineAll(carried, emitReducedLoops(level + 1, reductions, writes));
+    });
+  auto inner = [&](Value from, Value to) {
+    return emitFor(from, to, 1, identities, [&](Value iv, ValueRange carried) {
+      ivs_[loop.dim] = iv;
+      return emitReducedBody(reductions, writes, carried);
+    });
+  };
+  if (reductions.empty() || loop.size <= 4 * kChunk)
+    return inner(i64(0), i64(loop.size));
+  return emitFor(i64(0), i64(loop.size), kChunk, identities, [&](Value from, ValueRange carried) {
+    Value to = arith::MinSIOp::create(b_, loc_, arith::AddIOp::create(b_, loc_, from, i64(kChunk)), i64(loop.size));
+    return combineAll(carried, inner(from, to));
+  });
+}
+
+KernelEmitter::Values KernelEmitter::emitReducedBody(ArrayRef<unsigned> reductions, bool writes, ValueRange carried) {
+  Values next;
+  for (auto [n, a] : llvm::zip(reductions, carried)) {
+    Value x = eval(a_.nodes[n].operands.front());
+    next.push_back(math_.combine(a_.nodes[n].op, elementOf(n), a, x, true));
+  }
+  if (writes)
+    write(true);
+  return next;
+}
+
+/// Expensive values that several passes over a row need get a buffer of the row's length.
+void KernelEmitter::chooseCached() {
+  if (plan_.reducedNumel() > kMaxBuffered)
+    return;
+  llvm::DenseMap<unsigned, unsigned> uses; // in how many passes
+  for (unsigned stage = 0; stage <= plan_.lastStage; ++stage) {
+    SmallVector<unsigned> work;
+    for (unsigned n : reductionsOfStage(stage))
+      work.push_back(a_.nodes[n].operands.front());
+    if (stage == plan_.lastStage)
+      for (const KernelWrite &w : a_.writes)
+        if (w.full)
+          work.push_back(w.node);
+    llvm::DenseSet<unsigned> seen;
+    while (!work.empty()) {
+      unsigned n = work.pop_back_val();
+      if (a_.isKept(n) || !seen.insert(n).second)
+        continue;
+      ++uses[n];
+      work.append(a_.nodes[n].operands.begin(), a_.nodes[n].operands.end());
+    }
+  }
+  for (auto [n, count] : uses)
+    if (count > 1 && a_.nodes[n].op->hasTrait<ir::Expensive>())
+      buffers_[n] = allocate(plan_.reducedNumel(), elementOf(n));
+}
+
+} // namespace terra::passes

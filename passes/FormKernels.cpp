@@ -1,0 +1,173 @@
+#include "passes/Domain.h"
+#include "passes/ExprBuilder.h"
+#include "passes/KernelAnalysis.h"
+#include "passes/Passes.h"
+
+#include "mlir/IR/IRMapping.h"
+#include "llvm/ADT/SetVector.h"
+
+using namespace mlir;
+
+namespace terra::passes {
+
+#define GEN_PASS_DEF_FORMKERNELS
+#include "passes/Passes.h.inc"
+
+namespace {
+
+/// A write with everything it depends on.
+struct Slice {
+  llvm::SetVector<Operation *> ops;
+  SmallVector<Reduced, 1> reduced;
+  int64_t numel = 1;
+};
+
+void addToSlice(Operation *op, Slice &slice) {
+  if (!op || slice.ops.contains(op) || isa<ir::SlotOp>(op))
+    return;
+  for (Value operand : op->getOperands())
+    addToSlice(operand.getDefiningOp(), slice);
+  slice.ops.insert(op);
+  for (const Reduced &r : reductionsOf(op))
+    if (!r.empty() && !llvm::is_contained(slice.reduced, r))
+      slice.reduced.push_back(r);
+  for (Value value : op->getOperands())
+    if (auto type = dyn_cast<RankedTensorType>(value.getType()))
+      slice.numel = std::max(slice.numel, type.getNumElements());
+}
+
+/// A kernel being collected.
+struct Kernel {
+  llvm::SetVector<Operation *> ops;
+  Reduced reduced;
+  int64_t numel = 1;
+
+  bool accepts(const Slice &slice) const {
+    if (numel != slice.numel)
+      return false;
+    return slice.reduced.empty() || reduced.empty() || slice.reduced.front() == reduced;
+  }
+  void add(const Slice &slice) {
+    ops.insert(slice.ops.begin(), slice.ops.end());
+    numel = slice.numel;
+    if (!slice.reduced.empty())
+      reduced = slice.reduced.front();
+  }
+  bool reads(Value slot) const {
+    return llvm::any_of(ops, [&](Operation *op) { return isa<ir::ReadOp>(op) && op->getOperand(0) == slot; });
+  }
+  bool writes(Value slot) const {
+    return llvm::any_of(ops, [&](Operation *op) { return isa<ir::WriteOp>(op) && op->getOperand(1) == slot; });
+  }
+  /// Runs after `other` must not, because it would overwrite what `other` reads.
+  bool clobbers(const Kernel &other) const {
+    return llvm::any_of(ops, [&](Operation *op) { return isa<ir::WriteOp>(op) && other.reads(op->getOperand(1)); });
+  }
+};
+
+/// The domain: as few dimensions as all spanning values and the reduction allow.
+FailureOr<Cuts> cutsFor(const Kernel &kernel) {
+  Cuts cuts;
+  auto join = [&](const Cuts &more) {
+    auto united = unite(cuts, more, kernel.numel);
+    if (united)
+      cuts = *united;
+    return united.has_value();
+  };
+  for (Operation *op : kernel.ops)
+    for (Value value : op->getOperands())
+      if (auto type = dyn_cast<RankedTensorType>(value.getType()))
+        if (type.getNumElements() == kernel.numel && !join(cutsOf(type.getShape())))
+          return failure();
+  return cuts;
+}
+
+/// Splits one group.
+class Former {
+public:
+  explicit Former(ir::GroupOp group) : group_(group) {}
+
+  bool run() {
+    std::vector<Kernel> kernels;
+    if (group_->hasAttr("failed") || !collect(kernels) || !order(kernels))
+      return false;
+    for (const Kernel &kernel : kernels) {
+      FailureOr<ir::KernelOp> op = build(kernel);
+      if (failed(op) || failed(KernelAnalysis::run(*op)))
+        return false;
+    }
+    for (Operation &op : llvm::make_early_inc_range(llvm::reverse(group_.getBody().front())))
+      if (!isa<ir::KernelOp>(op))
+        op.erase();
+    return true;
+  }
+
+private:
+  bool collect(std::vector<Kernel> &kernels) {
+    for (auto write : group_.getBody().getOps<ir::WriteOp>()) {
+      Slice slice;
+      addToSlice(write, slice);
+      if (slice.reduced.size() > 1)
+        return false;
+      auto it = llvm::find_if(kernels, [&](const Kernel &k) { return k.accepts(slice); });
+      if (it == kernels.end())
+        it = kernels.insert(kernels.end(), Kernel());
+      it->add(slice);
+    }
+    return true;
+  }
+
+  /// Kernels that overwrite what others read come after them.
+  static bool order(std::vector<Kernel> &kernels) {
+    for (size_t i = 0; i < kernels.size(); ++i) {
+      auto next = std::find_if(kernels.begin() + ptrdiff_t(i), kernels.end(), [&](const Kernel &k) {
+        return std::none_of(kernels.begin() + ptrdiff_t(i), kernels.end(),
+                            [&](const Kernel &other) { return &other != &k && k.clobbers(other); });
+      });
+      if (next == kernels.end())
+        return false;
+      std::rotate(kernels.begin() + ptrdiff_t(i), next, next + 1);
+    }
+    return true;
+  }
+
+  FailureOr<ir::KernelOp> build(const Kernel &kernel) {
+    FailureOr<Cuts> cuts = cutsFor(kernel);
+    if (failed(cuts))
+      return failure();
+    SmallVector<int64_t> domain = sizesOf(*cuts, kernel.numel), reduced;
+    int64_t product = 1;
+    for (int64_t d = int64_t(domain.size()) - 1; d >= 0; --d) {
+      for (auto [inner, outer] : kernel.reduced)
+        if (product >= inner && product < outer && domain[d] > 1)
+          reduced.insert(reduced.begin(), d);
+      product *= domain[d];
+    }
+    OpBuilder b(group_.getContext());
+    b.setInsertionPointToEnd(&group_.getBody().front());
+    auto op = ir::KernelOp::create(b, group_.getLoc(), b.getDenseI64ArrayAttr(domain), b.getDenseI64ArrayAttr(reduced));
+    b.setInsertionPointToEnd(&op.getBody().emplaceBlock());
+    IRMapping map;
+    // Writes last, in the group's order.
+    for (Operation &inner : group_.getBody().front())
+      if (kernel.ops.contains(&inner))
+        b.clone(inner, map);
+    return op;
+  }
+
+  ir::GroupOp group_;
+};
+
+struct FormKernelsPass : impl::FormKernelsBase<FormKernelsPass> {
+  void runOnOperation() override {
+    for (auto group : getOperation().getBody().getOps<ir::GroupOp>())
+      if (!Former(group).run()) {
+        ++numFailed;
+        group.emitRemark("has no loop nest; its events run as externs");
+        group->setAttr("failed", UnitAttr::get(&getContext()));
+      }
+  }
+};
+
+} // namespace
+} // namespace terra::passes

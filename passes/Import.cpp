@@ -1,0 +1,101 @@
+// Segment → terra.segment.
+#include "passes/ImportCall.h"
+#include "passes/Passes.h"
+
+#include "llvm/ADT/SetVector.h"
+
+using namespace mlir;
+using terra::graph::Alias;
+using terra::graph::kNever;
+
+namespace terra::passes {
+
+namespace {
+
+class Importer {
+public:
+  Importer(MLIRContext &context, const graph::Segment &segment, const graph::Deaths &deaths)
+      : context_(context), b_(&context), segment_(segment), deaths_(deaths) {}
+
+  OwningOpRef<ModuleOp> run() {
+    OwningOpRef<ModuleOp> module(ModuleOp::create(b_, b_.getUnknownLoc()));
+    b_.setInsertionPointToEnd(module->getBody());
+    auto segment = ir::SegmentOp::create(b_, b_.getUnknownLoc());
+    b_.setInsertionPointToEnd(&segment.getBody().emplaceBlock());
+    makeSlots();
+    for (size_t i = 0; i < segment_.events.size(); ++i)
+      if (!importGroup(i))
+        importExtern(i);
+    return module;
+  }
+
+private:
+  void makeSlots() {
+    for (size_t i = 0; i < segment_.slots.size(); ++i) {
+      bool dies = !deaths_.empty() && deaths_[i] != kNever;
+      slots_.push_back(ir::SlotOp::create(b_, b_.getUnknownLoc(), ir::StorageType::get(&context_),
+                                          b_.getI64IntegerAttr(int64_t(i)),
+                                          segment_.slots[i].external ? b_.getUnitAttr() : UnitAttr(),
+                                          dies ? b_.getI64IntegerAttr(deaths_[i]) : IntegerAttr()));
+    }
+  }
+
+  Location location(const graph::Event &event) {
+    std::string name = event.location.empty() ? event.name() : event.location;
+    return NameLoc::get(b_.getStringAttr(name));
+  }
+
+  bool importGroup(size_t index) {
+    const graph::SegmentEvent &e = segment_.events[index];
+    if (e.event->onlyMakesViews())
+      return false;
+    Location loc = location(*e.event);
+    for (const ir::AtenForm &form : ir::formsOf(context_, e.event->name())) {
+      OpBuilder::InsertionGuard guard(b_);
+      auto group = ir::GroupOp::create(b_, loc, b_.getDenseI64ArrayAttr({int64_t(index)}), DenseI64ArrayAttr());
+      b_.setInsertionPointToEnd(&group.getBody().emplaceBlock());
+      ImportCall call(b_, loc, e, slots_);
+      if (call.isPlain() && llvm::all_of(form.guards, [&](const ir::Guard &g) { return call.holds(g); }) &&
+          importForm(call, form))
+        return true;
+      group.erase();
+    }
+    return false;
+  }
+
+  bool importForm(ImportCall &call, const ir::AtenForm &form) {
+    auto info = RegisteredOperationName::lookup(form.op, &context_);
+    if (form.hasExpr || info->hasInterface<ir::Elementwise>())
+      return importElementwise(call, form);
+    return importStructured(call, form);
+  }
+
+  void importExtern(size_t index) {
+    const graph::SegmentEvent &e = segment_.events[index];
+    llvm::SetVector<Value> reads, writes;
+    for (size_t i = 0; i < e.inputs.size(); ++i)
+      if (e.inputs[i].slot != kNever)
+        (e.event->inputs[i].written ? writes : reads).insert(slots_[e.inputs[i].slot]);
+    for (size_t i = 0; i < e.results.size(); ++i)
+      if (e.results[i].slot != kNever && e.event->results[i].alias == Alias::Fresh)
+        writes.insert(slots_[e.results[i].slot]);
+    bool random = e.event->op && e.event->op->has(graph::kOpRandom);
+    ir::ExternOp::create(b_, location(*e.event), b_.getStringAttr(e.event->name()), b_.getI64IntegerAttr(int64_t(index)),
+                         e.event->onlyMakesViews() ? b_.getUnitAttr() : UnitAttr(), random ? b_.getUnitAttr() : UnitAttr(),
+                         reads.getArrayRef(), writes.getArrayRef());
+  }
+
+  MLIRContext &context_;
+  OpBuilder b_;
+  const graph::Segment &segment_;
+  const graph::Deaths &deaths_;
+  SmallVector<Value> slots_;
+};
+
+} // namespace
+
+OwningOpRef<ModuleOp> importSegment(MLIRContext &context, const graph::Segment &segment, const graph::Deaths &deaths) {
+  return Importer(context, segment, deaths).run();
+}
+
+} // namespace terra::passes

@@ -1,0 +1,202 @@
+#include "passes/KernelEmitter.h"
+
+#include "passes/ExprBuilder.h"
+#include "passes/View.h"
+
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+
+using namespace mlir;
+
+namespace terra::passes {
+
+KernelEmitter::KernelEmitter(const KernelAnalysis &analysis, const KernelPlan &plan, Location loc, MLIRContext *context)
+    : a_(analysis), plan_(plan), b_(context), math_(b_, loc), loc_(loc), ivs_(analysis.sizes.size()) {
+  collectPointers();
+}
+
+//===- Functions and pointers -------------------------------------------------------------------------------------===//
+
+KernelPointer KernelEmitter::pointerOf(Operation *op) {
+  if (auto feed = dyn_cast<ir::FeedOp>(op))
+    return {Value(), int64_t(feed.getIndex()), -1, tensorType(feed.getResult()).getElementType()};
+  View view = isa<ir::ReadOp>(op) ? View::of(cast<ir::ReadOp>(op)) : View::of(cast<ir::WriteOp>(op));
+  return {view.slot, view.feed >= 0 ? 0 : view.offset, view.feed, view.element};
+}
+
+unsigned KernelEmitter::pointerIndex(const KernelPointer &pointer) {
+  return unsigned(llvm::find(pointers_, pointer) - pointers_.begin());
+}
+
+void KernelEmitter::collectPointers() {
+  auto add = [&](Operation *op) {
+    KernelPointer pointer = pointerOf(op);
+    if (!llvm::is_contained(pointers_, pointer))
+      pointers_.push_back(pointer);
+  };
+  for (const KernelNode &node : a_.nodes)
+    if (isa<ir::ReadOp, ir::FeedOp>(node.op))
+      add(node.op);
+  for (const KernelWrite &write : a_.writes)
+    add(write.op);
+}
+
+bool KernelEmitter::run(ModuleOp module, StringRef name) {
+  Type pointer = LLVM::LLVMPointerType::get(b_.getContext());
+  SmallVector<Type> inputs(pointers_.size(), pointer);
+  inputs.append(2, b_.getI64Type());
+  b_.setInsertionPointToEnd(module.getBody());
+  auto body = func::FuncOp::create(b_, loc_, (name + "_body").str(), b_.getFunctionType(inputs, {}));
+  body.setPrivate();
+  for (unsigned i = 0; i < pointers_.size(); ++i)
+    body.setArgAttr(i, "llvm.noalias", b_.getUnitAttr());
+  emitWrapper(module, name, body);
+
+  entry_ = body.addEntryBlock();
+  b_.setInsertionPointToStart(entry_);
+  auto end = func::ReturnOp::create(b_, loc_);
+  b_.setInsertionPoint(end);
+  args_ = entry_->getArguments();
+  begin_ = args_[pointers_.size()];
+  end_ = args_[pointers_.size() + 1];
+  scopes_.emplace_back();
+  if (plan_.shape == Shape::Map)
+    emitMap();
+  else if (plan_.shape == Shape::Rows)
+    emitRows();
+  else
+    emitColumns();
+  return ok_;
+}
+
+/// The ABI's function: pointers come in an array.
+void KernelEmitter::emitWrapper(ModuleOp module, StringRef name, func::FuncOp body) {
+  Type pointer = LLVM::LLVMPointerType::get(b_.getContext());
+  auto wrapper = func::FuncOp::create(b_, loc_, name, b_.getFunctionType({pointer, b_.getI64Type(), b_.getI64Type()}, {}));
+  b_.setInsertionPointToStart(wrapper.addEntryBlock());
+  SmallVector<Value> arguments;
+  for (unsigned i = 0; i < pointers_.size(); ++i) {
+    Value address = LLVM::GEPOp::create(b_, loc_, pointer, pointer, wrapper.getArgument(0), ArrayRef<LLVM::GEPArg>{int32_t(i)});
+    arguments.push_back(LLVM::LoadOp::create(b_, loc_, pointer, address));
+  }
+  arguments.push_back(wrapper.getArgument(1));
+  arguments.push_back(wrapper.getArgument(2));
+  func::CallOp::create(b_, loc_, body, arguments);
+  func::ReturnOp::create(b_, loc_);
+}
+
+//===- Scalars ----------------------------------------------------------------------------------------------------===//
+
+Value KernelEmitter::i64(int64_t number) { return arith::ConstantOp::create(b_, loc_, b_.getI64IntegerAttr(number)); }
+
+Type KernelEmitter::elementOf(unsigned node) const { return tensorType(a_.nodes[node].value).getElementType(); }
+
+Value KernelEmitter::allocate(int64_t elements, Type element) {
+  OpBuilder::InsertionGuard guard(b_);
+  b_.setInsertionPointToStart(entry_);
+  return LLVM::AllocaOp::create(b_, loc_, LLVM::LLVMPointerType::get(b_.getContext()), ScalarMath::memoryType(element),
+                                i64(elements), 64);
+}
+
+Value KernelEmitter::index(ArrayRef<int64_t> strides) {
+  Value sum;
+  for (auto [iv, stride] : llvm::zip(ivs_, strides)) {
+    if (!iv || stride == 0)
+      continue;
+    Value term = stride == 1 ? iv : Value(arith::MulIOp::create(b_, loc_, iv, i64(stride)));
+    sum = sum ? Value(arith::AddIOp::create(b_, loc_, sum, term)) : term;
+  }
+  return sum ? sum : i64(0);
+}
+
+Value KernelEmitter::load(Value pointer, Value index, Type element) {
+  Type stored = ScalarMath::memoryType(element);
+  Value address = LLVM::GEPOp::create(b_, loc_, pointer.getType(), stored, pointer, ArrayRef<LLVM::GEPArg>{index});
+  Value value = LLVM::LoadOp::create(b_, loc_, stored, address);
+  if (element.isInteger(1))
+    return arith::CmpIOp::create(b_, loc_, arith::CmpIPredicate::ne, value, math_.integerConstant(0, b_.getI8Type()));
+  return value;
+}
+
+void KernelEmitter::store(Value value, Value pointer, Value index, Type element) {
+  Type stored = ScalarMath::memoryType(element);
+  if (element.isInteger(1))
+    value = arith::ExtUIOp::create(b_, loc_, stored, value);
+  Value address = LLVM::GEPOp::create(b_, loc_, pointer.getType(), stored, pointer, ArrayRef<LLVM::GEPArg>{index});
+  LLVM::StoreOp::create(b_, loc_, value, address);
+}
+
+Value KernelEmitter::eval(unsigned n) {
+  for (auto &scope : llvm::reverse(scopes_))
+    if (auto it = scope.find(n); it != scope.end())
+      return it->second;
+  const KernelNode &node = a_.nodes[n];
+  auto buffer = buffers_.find(n);
+  bool isArray = plan_.shape == Shape::Columns;
+  Value value;
+  if (buffer != buffers_.end() && filled_.contains(n)) {
+    value = load(buffer->second, tileIndex(), elementOf(n));
+  } else {
+    value = compute(node);
+    if (value && buffer != buffers_.end() && !isArray) {
+      store(value, buffer->second, tileIndex(), elementOf(n));
+      filling_.insert(n);
+    }
+  }
+  ok_ &= bool(value);
+  if (!value) // keep the IR well-formed; the caller sees ok_
+    value = math_.integerConstant(0, elementOf(n));
+  return scopes_.back()[n] = value;
+}
+
+Value KernelEmitter::compute(const KernelNode &node) {
+  Type element = tensorType(node.value).getElementType();
+  if (auto constant = dyn_cast<ir::ConstantOp>(node.op)) {
+    if (auto f = dyn_cast<FloatAttr>(constant.getValue()))
+      return math_.constant(f.getValueAsDouble(), element);
+    return math_.integerConstant(cast<IntegerAttr>(constant.getValue()).getInt(), element);
+  }
+  if (isa<ir::FeedOp>(node.op))
+    return load(args_[pointerIndex(pointerOf(node.op))], i64(0), element);
+  if (isa<ir::ReadOp>(node.op))
+    return load(args_[pointerIndex(pointerOf(node.op))], index(node.strides), element);
+  if (isa<ir::Reduction>(node.op))
+    return {}; // accumulated by the loops; asking for it here means a wrong stage
+  SmallVector<Value> operands;
+  for (unsigned operand : node.operands)
+    operands.push_back(eval(operand));
+  if (isa<ir::ReshapeOp>(node.op))
+    return operands.front();
+  Type from = elementOf(node.operands.back());
+  if (isa<ir::CastOp>(node.op))
+    return math_.cast(operands.front(), from, element);
+  return math_.primitive(node.op, from, operands);
+}
+
+/// Computes what is the same for all indices of the reduced dimensions, outside of their loops.
+void KernelEmitter::evaluateKept(unsigned stage) {
+  for (unsigned n = 0; n < a_.nodes.size(); ++n)
+    if (a_.isKept(n) && a_.nodes[n].stage <= stage)
+      eval(n);
+}
+
+/// Stores the results that span the domain, or the ones that span its kept part; all loads come first.
+void KernelEmitter::write(bool full) {
+  SmallVector<Value> values;
+  for (const KernelWrite &w : a_.writes)
+    if (w.full == full)
+      values.push_back(eval(w.node));
+  size_t i = 0;
+  for (const KernelWrite &w : a_.writes)
+    if (w.full == full)
+      store(values[i++], args_[pointerIndex(pointerOf(w.op))], index(w.strides), elementOf(w.node));
+}
+
+SmallVector<unsigned> KernelEmitter::reductionsOfStage(unsigned stage) const {
+  SmallVector<unsigned> found;
+  for (unsigned n = 0; n < a_.nodes.size(); ++n)
+    if (a_.isReduction(n) && a_.nodes[n].stage == stage + 1)
+      found.push_back(n);
+  return found;
+}
+
+} // namespace terra::passes

@@ -1,0 +1,91 @@
+#include "passes/KernelEmitter.h"
+#include "passes/Passes.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+
+using namespace mlir;
+
+namespace terra::passes {
+
+#define GEN_PASS_DEF_LOWERKERNELS
+#include "passes/Passes.h.inc"
+
+namespace {
+
+struct LowerKernelsPass : impl::LowerKernelsBase<LowerKernelsPass> {
+  void runOnOperation() override {
+    SmallVector<ir::GroupOp> groups;
+    getOperation().walk([&](ir::GroupOp group) {
+      if (!group->hasAttr("failed"))
+        groups.push_back(group);
+    });
+    for (ir::GroupOp group : groups)
+      if (!lower(group)) {
+        group.emitRemark("has an op without a lowering for its type; its events run as externs");
+        group->setAttr("failed", UnitAttr::get(&getContext()));
+      }
+  }
+
+private:
+  bool lower(ir::GroupOp group) {
+    SmallVector<ir::KernelOp> kernels(group.getBody().getOps<ir::KernelOp>());
+    SmallVector<std::string> names;
+    for (auto [i, kernel] : llvm::enumerate(kernels)) {
+      names.push_back("event" + std::to_string(group.getEvents().back()) + "_" + std::to_string(i));
+      if (lower(kernel, names.back()))
+        continue;
+      for (const std::string &name : names)
+        for (const std::string &symbol : {name, name + "_body"})
+          if (Operation *function = getOperation().lookupSymbol(symbol))
+            function->erase();
+      return false;
+    }
+    for (ir::KernelOp kernel : kernels)
+      kernel.erase();
+    return true;
+  }
+
+  bool lower(ir::KernelOp kernel, StringRef name) {
+    FailureOr<KernelAnalysis> analysis = KernelAnalysis::run(kernel);
+    if (failed(analysis))
+      return false;
+    KernelPlan plan(*analysis);
+    KernelEmitter emitter(*analysis, plan, kernel.getLoc(), &getContext());
+    if (!emitter.run(getOperation(), name))
+      return false;
+    addLaunch(kernel, plan, emitter, name);
+    return true;
+  }
+
+  void addLaunch(ir::KernelOp kernel, const KernelPlan &plan, const KernelEmitter &emitter, StringRef name) {
+    OpBuilder b(kernel);
+    b.setInsertionPointToEnd(kernel->getBlock());
+    SmallVector<Attribute> views;
+    SmallVector<Value> slots;
+    for (const KernelPointer &p : emitter.pointers()) {
+      NamedAttrList view;
+      if (!p.slot) {
+        view.append("scalar", b.getI64IntegerAttr(p.offset));
+      } else {
+        int64_t bytes = ScalarMath::memoryType(p.element).getIntOrFloatBitWidth() / 8;
+        view.append("slot", b.getI64IntegerAttr(p.slot.getDefiningOp<ir::SlotOp>().getIndex()));
+        view.append("offset", b.getI64IntegerAttr(p.offset * bytes));
+        view.append("size", b.getI64IntegerAttr(bytes));
+        if (p.feed >= 0)
+          view.append("feed", b.getI64IntegerAttr(p.feed));
+        slots.push_back(p.slot);
+      }
+      views.push_back(view.getDictionary(b.getContext()));
+    }
+    ir::LaunchOp::create(b, kernel.getLoc(), FlatSymbolRefAttr::get(b.getContext(), name), b.getI64IntegerAttr(plan.extent),
+                         b.getI64IntegerAttr(plan.grain), plan.extent == 1 ? b.getUnitAttr() : UnitAttr(),
+                         b.getArrayAttr(views), slots);
+  }
+};
+
+} // namespace
+} // namespace terra::passes

@@ -1,0 +1,36 @@
+// Terra's passes and the pipelines made of them.
+#pragma once
+
+#include "graph/Segment.h"
+
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/OwningOpRef.h"
+#include "mlir/Pass/Pass.h"
+
+namespace terra::ir {
+class SegmentOp;
+class GroupOp;
+} // namespace terra::ir
+
+namespace terra::passes {
+
+#define GEN_PASS_DECL
+#include "passes/Passes.h.inc"
+
+#define GEN_PASS_REGISTRATION
+#include "passes/Passes.h.inc"
+
+/// A segment as a module with one `terra.segment`: each event with a lowering a group of its own, the rest externs.
+mlir::OwningOpRef<mlir::ModuleOp> importSegment(mlir::MLIRContext &context, const graph::Segment &segment,
+                                                const graph::Deaths &deaths);
+
+/// The named stages of the compiler, in order; see Pipeline.cpp.
+void addFusionStage(mlir::OpPassManager &pm);
+void addKernelStage(mlir::OpPassManager &pm);
+void addLoweringStage(mlir::OpPassManager &pm);
+void addLlvmStage(mlir::OpPassManager &pm);
+
+/// Makes the stages known to command-line tools as `terra-fusion-stage`, …
+void registerPipelines();
+
+} // namespace terra::passes

@@ -1,0 +1,64 @@
+// The arithmetic of one element: terra's primitives in arith, LLVM intrinsics and, for rare functions, libm.
+#pragma once
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/IR/Builders.h"
+
+namespace terra::passes {
+
+/// Builds scalar ops at a place. Integers are signless; `Type` arguments are tensors' element types, which know signs.
+class ScalarMath {
+public:
+  ScalarMath(mlir::OpBuilder &b, mlir::Location loc) : b(b), loc(loc) {}
+
+  /// The type in registers of a tensor's element type: ui8 is i8.
+  static mlir::Type registerType(mlir::Type element);
+  /// The type in memory: i1 is stored as i8.
+  static mlir::Type memoryType(mlir::Type element);
+
+  /// A primitive elementwise op on scalars of element type `element`. Null when it has no lowering.
+  mlir::Value primitive(mlir::Operation *op, mlir::Type element, mlir::ValueRange x);
+  mlir::Value cast(mlir::Value x, mlir::Type from, mlir::Type to);
+  mlir::Value constant(double number, mlir::Type element);
+  mlir::Value integerConstant(int64_t number, mlir::Type element);
+
+  /// One step of a reduction, and where it starts. `reassociate`: the order of steps does not matter.
+  mlir::Value combine(mlir::Operation *reduction, mlir::Type element, mlir::Value a, mlir::Value x, bool reassociate);
+  mlir::Value identity(mlir::Operation *reduction, mlir::Type element);
+
+  mlir::OpBuilder &b;
+  mlir::Location loc;
+
+private:
+  mlir::Value binary(mlir::Operation *op, mlir::Type element, mlir::Value x, mlir::Value y);
+  mlir::Value unary(mlir::Operation *op, mlir::Type element, mlir::Value x);
+  mlir::Value function(mlir::Operation *op, mlir::Value x);
+  mlir::Value compare(mlir::Operation *op, mlir::Type element, mlir::Value x, mlir::Value y);
+  mlir::Value floorDiv(mlir::Value x, mlir::Value y);
+  mlir::Value remainder(mlir::Value x, mlir::Value y);
+  mlir::Value castToInteger(mlir::Value x, mlir::Type from, mlir::IntegerType to);
+
+  // Elementary functions of f32 by range reduction and polynomials, at most a few ulp (ElementaryFunctions.cpp).
+  mlir::Value expF32(mlir::Value x);
+  mlir::Value logF32(mlir::Value x);
+  mlir::Value log1pF32(mlir::Value x);
+  mlir::Value tanhF32(mlir::Value x);
+  mlir::Value erfF32(mlir::Value x);
+
+  mlir::Value f32(float number);
+  mlir::Value i32(int32_t number);
+  mlir::Value add(mlir::Value x, mlir::Value y);
+  mlir::Value sub(mlir::Value x, mlir::Value y);
+  mlir::Value mul(mlir::Value x, mlir::Value y);
+  mlir::Value div(mlir::Value x, mlir::Value y);
+  mlir::Value fma(mlir::Value x, mlir::Value y, mlir::Value z);
+  mlir::Value less(mlir::Value x, mlir::Value y);
+  mlir::Value select(mlir::Value c, mlir::Value x, mlir::Value y);
+  mlir::Value fabs(mlir::Value x);
+  mlir::Value copysign(mlir::Value magnitude, mlir::Value sign);
+  mlir::Value bits(mlir::Value x);
+  mlir::Value fromBits(mlir::Value x);
+  mlir::Value polynomial(mlir::Value x, llvm::ArrayRef<float> highestFirst);
+};
+
+} // namespace terra::passes
