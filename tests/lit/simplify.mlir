@@ -1,0 +1,31 @@
+// RUN: terra-opt %s -terra-simplify -canonicalize | FileCheck %s
+
+// CHECK-LABEL: terra.segment
+terra.segment {
+  %0 = terra.slot 0 external
+  %1 = terra.slot 1
+  %2 = terra.slot 2
+  %3 = terra.slot 3
+  terra.group [0] {
+    // CHECK: %[[A:.*]] = terra.read %0
+    %a = terra.read %0 offset 0 strides [1] : tensor<4xf32>
+    %two = terra.constant 2 : i64 : tensor<f32>
+    %half = terra.constant 0.5 : f64 : tensor<f32>
+    // CHECK: %[[SQUARE:.*]] = terra.mul %[[A]], %[[A]]
+    %p = terra.pow %a, %two : (tensor<4xf32>, tensor<f32>) -> tensor<4xf32>
+    // CHECK: %[[ROOT:.*]] = terra.sqrt %[[A]]
+    %q = terra.pow %a, %half : (tensor<4xf32>, tensor<f32>) -> tensor<4xf32>
+    // Values inside a group keep the wider type.
+    %n = terra.cast %q : (tensor<4xf32>) -> tensor<4xbf16>
+    %w = terra.cast %n : (tensor<4xbf16>) -> tensor<4xf32>
+    %r = terra.reshape %a : (tensor<4xf32>) -> tensor<4x1xf32>
+    %s = terra.sum %r {dims = array<i64: 1>} : (tensor<4x1xf32>) -> tensor<4x1xf32>
+    %t = terra.reshape %s : (tensor<4x1xf32>) -> tensor<4xf32>
+    // CHECK: terra.write %[[SQUARE]], %1
+    terra.write %p, %1 offset 0 strides [1] : tensor<4xf32>
+    // CHECK: terra.write %[[ROOT]], %2
+    terra.write %w, %2 offset 0 strides [1] : tensor<4xf32>
+    // CHECK: terra.write %[[A]], %3
+    terra.write %t, %3 offset 0 strides [1] : tensor<4xf32>
+  }
+}
