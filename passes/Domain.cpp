@@ -80,9 +80,10 @@ SmallVector<int64_t> allBut(int64_t rank, llvm::function_ref<bool(int64_t)> keep
 } // namespace
 
 SmallVector<Reduced> reductionsOf(Operation *op) {
-  if (op->getNumOperands() == 0)
+  auto type = op->getNumOperands() ? dyn_cast<RankedTensorType>(op->getOperand(0).getType()) : RankedTensorType();
+  if (!type) // a read has a storage as its operand
     return {};
-  ArrayRef<int64_t> shape = cast<RankedTensorType>(op->getOperand(0).getType()).getShape();
+  ArrayRef<int64_t> shape = type.getShape();
   int64_t rank = int64_t(shape.size());
   auto same = [&](ArrayRef<int64_t> dims) {
     return SmallVector<Reduced>(op->getNumResults(), reducedRanges(shape, dims));
