@@ -106,6 +106,20 @@ SmallVector<int64_t> broadcastShape(ValueRange operands) {
 
 } // namespace
 
+namespace {
+/// sum(x) and mean(x) over all elements.
+Value reduceAll(OpBuilder &b, Location loc, StringRef name, Value x) {
+  if (!x)
+    return {};
+  RankedTensorType type = tensorType(x), scalar = RankedTensorType::get({}, type.getElementType());
+  auto dims = llvm::to_vector(llvm::seq<int64_t>(0, type.getRank()));
+  auto result = type.clone(SmallVector<int64_t>(type.getRank(), 1));
+  Value reduced = name == ir::SumOp::getOperationName() ? Value(ir::SumOp::create(b, loc, result, x, dims))
+                                                        : Value(ir::MeanOp::create(b, loc, result, x, dims));
+  return result == scalar ? reduced : Value(ir::ReshapeOp::create(b, loc, scalar, reduced));
+}
+} // namespace
+
 Value makeElementwise(OpBuilder &b, Location loc, StringRef name, ValueRange operands) {
   std::optional<RegisteredOperationName> info = RegisteredOperationName::lookup(name, b.getContext());
   auto *elementwise = info ? info->getInterface<ir::Elementwise>() : nullptr;
@@ -132,6 +146,8 @@ Value buildExpr(OpBuilder &b, Location loc, const ir::Expr &expr, Type element,
     if (!operands.back())
       return {};
   }
+  if (expr.op == ir::SumOp::getOperationName() || expr.op == ir::MeanOp::getOperationName())
+    return reduceAll(b, loc, expr.op, operands.front());
   return makeElementwise(b, loc, expr.op, operands);
 }
 

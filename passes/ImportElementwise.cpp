@@ -151,7 +151,8 @@ bool importElementwise(ImportCall &call, const ir::AtenForm &form) {
 
   // The dtype that eager would give a new tensor tells whether we agree on the promotion.
   auto top = RegisteredOperationName::lookup(expr.op, context);
-  DType expected = top->getInterface<ir::Elementwise>()->isPredicate() ? DType::Bool : common;
+  auto *elementwise = top->getInterface<ir::Elementwise>();
+  DType expected = elementwise && elementwise->isPredicate() ? DType::Bool : common;
   if (result->alias == Alias::Fresh && result->meta.dtype != expected && common != DType::Undefined)
     return false;
 
@@ -160,6 +161,8 @@ bool importElementwise(ImportCall &call, const ir::AtenForm &form) {
   if (!element)
     return false;
   Value value = buildExpr(call.b, call.loc, expr, element, [&](const Expr &e) {
+    if (e.kind == Expr::Kind::Numel)
+      return makeConstant(call.b, call.loc, double(call.operand(e.index).meta.numel()), element);
     return call.value(e.index, e.kind == Expr::Kind::Condition ? Type(call.b.getI1Type()) : element);
   });
   if (!value)

@@ -157,11 +157,37 @@ bool updateRunning(ImportCall &call, unsigned n, Value fresh, double momentum, T
                                                   make("terra.mul", {old, constant(1 - momentum)})}));
 }
 
+/// Batch norm with the running statistics: elementwise; the other two results are empty.
+bool importBatchNormInference(ImportCall &call, double eps) {
+  Type element = computeType(call.resultType(0).getElementType());
+  if (!call.isTensor(3) || !call.isTensor(4) || !isa<FloatType>(element))
+    return false;
+  for (unsigned i : {1, 2})
+    if (call.hasResult(i) && call.event().results[i].meta.numel() != 0)
+      return false;
+  auto make = [&](StringRef name, ValueRange x) { return makeElementwise(call.b, call.loc, name, x); };
+  Value input = call.value(0, element);
+  SmallVector<int64_t> shape(tensorType(input).getRank(), 1);
+  if (shape.size() < 2)
+    return false;
+  shape[1] = tensorType(input).getDimSize(1);
+  auto channels = [&](unsigned n) -> Value {
+    return ir::ReshapeOp::create(call.b, call.loc, RankedTensorType::get(shape, element), call.value(n, element));
+  };
+  Value rstd = make("terra.rsqrt", {make("terra.add", {channels(4), makeConstant(call.b, call.loc, eps, element)})});
+  Value y = make("terra.mul", {make("terra.sub", {input, channels(3)}), rstd});
+  y = call.isTensor(1) ? make("terra.mul", {y, channels(1)}) : y;
+  y = call.isTensor(2) ? make("terra.add", {y, channels(2)}) : y;
+  return call.write(0, y);
+}
+
 bool importBatchNorm(ImportCall &call, const ir::AtenForm &) {
   auto training = call.boolean(5);
   auto momentum = call.number(6), eps = call.number(7);
-  if (!call.isTensor(0) || !training || !*training || !momentum || !eps || call.event().results.size() != 3)
+  if (!call.isTensor(0) || !training || !momentum || !eps || call.event().results.size() != 3)
     return false;
+  if (!*training)
+    return importBatchNormInference(call, *eps);
   Type element = computeType(call.resultType(0).getElementType());
   // The schema does not say that the statistics are written: only if the recording knows it, the order is safe.
   for (unsigned n : {3, 4})
@@ -203,6 +229,32 @@ bool importBatchNormBackward(ImportCall &call, const ir::AtenForm &) {
   return true;
 }
 
+/// grad * -1/total at the target's class, 0 elsewhere: a comparison instead of a scatter, so that it fuses.
+bool importNllLossBackward(ImportCall &call, const ir::AtenForm &) {
+  auto reduction = call.integer(4), ignored = call.integer(5);
+  bool plain = call.isTensor(0) && call.isTensor(1) && call.isTensor(2) && call.isNone(3) && call.isTensor(6);
+  if (!plain || !reduction || !ignored || call.operand(1).meta.rank() != 2 || call.operand(2).meta.dtype != DType::Int64)
+    return false;
+  Type element = computeType(call.resultType(0).getElementType()), i64 = call.b.getI64Type();
+  if (!isa<FloatType>(element))
+    return false;
+  auto make = [&](StringRef name, ValueRange x) { return makeElementwise(call.b, call.loc, name, x); };
+  int64_t rows = call.operand(1).meta.sizes()[0], classes = call.operand(1).meta.sizes()[1];
+  auto column = [&](Value x) -> Value {
+    return ir::ReshapeOp::create(call.b, call.loc, tensorType(x).clone({rows, 1}), x);
+  };
+  Value target = column(call.value(2)), grad = call.value(0, element);
+  if (tensorType(grad).getRank() == 1)
+    grad = column(grad);
+  grad = make("terra.neg", {grad});
+  if (*reduction == 1)
+    grad = make("terra.div", {grad, call.value(6, element)});
+  Value index = ir::IotaOp::create(call.b, call.loc, RankedTensorType::get({1, classes}, i64), call.b.getI64IntegerAttr(1));
+  Value used = make("terra.ne", {target, makeConstant(call.b, call.loc, double(*ignored), i64)});
+  Value hit = make("terra.logical_and", {make("terra.eq", {target, index}), used});
+  return call.write(0, make("terra.where", {hit, grad, makeConstant(call.b, call.loc, 0, element)}));
+}
+
 using ImportFn = bool (*)(ImportCall &, const ir::AtenForm &);
 
 ImportFn importerOf(StringRef op) {
@@ -220,6 +272,7 @@ ImportFn importerOf(StringRef op) {
       .Case(ir::LayerNormBackwardOp::getOperationName(), importLayerNormBackward)
       .Case(ir::BatchNormOp::getOperationName(), importBatchNorm)
       .Case(ir::BatchNormBackwardOp::getOperationName(), importBatchNormBackward)
+      .Case(ir::IotaOp::getOperationName(), importNllLossBackward)
       .Default(nullptr);
 }
 

@@ -80,6 +80,16 @@ SmallVector<int64_t, 4> KernelAnalysis::stridesOf(ArrayRef<int64_t> strides, con
   return result;
 }
 
+/// What an index of each dimension adds to the address that is read, or to the number that is counted.
+static SmallVector<int64_t> indexStrides(Operation *op) {
+  if (auto read = dyn_cast<ir::ReadOp>(op))
+    return SmallVector<int64_t>(read.getStrides());
+  auto iota = cast<ir::IotaOp>(op);
+  SmallVector<int64_t> strides(tensorType(iota.getResult()).getRank(), 0);
+  strides[iota.getDim()] = 1;
+  return strides;
+}
+
 FailureOr<unsigned> KernelAnalysis::visit(Value value, const Alignment &alignment) {
   auto key = std::pair(value.getAsOpaquePointer(), alignment);
   if (auto it = seen_.find(key); it != seen_.end())
@@ -93,8 +103,8 @@ FailureOr<unsigned> KernelAnalysis::visit(Value value, const Alignment &alignmen
     node.varies |= nodes[operand].varies;
     node.stage = std::max(node.stage, nodes[operand].stage);
   }
-  if (auto read = dyn_cast<ir::ReadOp>(node.op)) {
-    node.strides = stridesOf(read.getStrides(), alignment);
+  if (isa<ir::ReadOp, ir::IotaOp>(node.op)) {
+    node.strides = stridesOf(indexStrides(node.op), alignment);
     for (unsigned d = 0; d < sizes.size(); ++d)
       node.varies |= node.strides[d] != 0 ? 1u << d : 0;
   }
@@ -114,7 +124,7 @@ LogicalResult KernelAnalysis::visitOperands(KernelNode &node, const Alignment &a
     node.operands.push_back(*index);
     return success();
   };
-  if (isa<ir::ReadOp, ir::ConstantOp, ir::FeedOp>(node.op))
+  if (isa<ir::ReadOp, ir::ConstantOp, ir::FeedOp, ir::IotaOp>(node.op))
     return success();
   if (auto reshape = dyn_cast<ir::ReshapeOp>(node.op)) {
     SmallVector<unsigned> flat;

@@ -17,7 +17,7 @@ struct KernelNode {
   llvm::SmallVector<unsigned, 4> operands; ///< nodes
   uint32_t varies = 0;                     ///< domain dimensions whose index changes the value
   unsigned stage = 0;                      ///< passes over the reduced dimensions that must be complete before
-  llvm::SmallVector<int64_t, 4> strides;   ///< ReadOp: elements for each domain dimension
+  llvm::SmallVector<int64_t, 4> strides;   ///< ReadOp, IotaOp: for each domain dimension
 };
 
 struct KernelWrite {

@@ -159,6 +159,8 @@ Value KernelEmitter::compute(const KernelNode &node) {
     return load(args_[pointerIndex(pointerOf(node.op))], i64(0), element);
   if (isa<ir::ReadOp>(node.op))
     return load(args_[pointerIndex(pointerOf(node.op))], index(node.strides), element);
+  if (isa<ir::IotaOp>(node.op))
+    return index(node.strides);
   if (isa<ir::Reduction>(node.op))
     return {}; // accumulated by the loops; asking for it here means a wrong stage
   SmallVector<Value> operands;

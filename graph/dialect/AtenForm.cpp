@@ -38,6 +38,8 @@ private:
       return parseIndex(expr, Expr::Kind::PromotingScalar);
     if (text_.consume_front("?"))
       return parseIndex(expr, Expr::Kind::Condition);
+    if (text_.consume_front("@"))
+      return parseIndex(expr, Expr::Kind::Numel);
     if (llvm::isAlpha(text_.empty() ? ' ' : text_.front()))
       return parseCall(expr);
     llvm::StringRef number = text_.take_while([](char c) { return llvm::isDigit(c) || llvm::StringRef(".-+e").contains(c); });

@@ -6,6 +6,10 @@
 //           | '$'N   argument N; a tensor takes part in type promotion, a plain Scalar does not
 //           | '#'N   argument N, a Scalar that takes part in type promotion as a Python number
 //           | '?'N   argument N as a truth value, no part in promotion
+//           | '@'N   the number of elements of the tensor argument N
+//
+// `sum` and `mean` in an expression reduce everything. There are forms only for what cannot fail on data: an op that
+// eager checks the values of (division of integers, `binary_cross_entropy`) stays with the host.
 #pragma once
 
 #include "llvm/ADT/StringRef.h"
@@ -21,10 +25,10 @@ class MLIRContext;
 namespace terra::ir {
 
 struct Expr {
-  enum class Kind : uint8_t { Call, Argument, PromotingScalar, Condition, Number } kind = Kind::Number;
+  enum class Kind : uint8_t { Call, Argument, PromotingScalar, Condition, Numel, Number } kind = Kind::Number;
   std::string op;          ///< Call: "terra.add"
   std::vector<Expr> operands;
-  unsigned index = 0;      ///< Argument, PromotingScalar, Condition
+  unsigned index = 0;      ///< Argument, PromotingScalar, Condition, Numel
   double number = 0;
 };
 

@@ -63,7 +63,7 @@ def Terra_SubOp : Binary<"sub", ["aten::sub[_].Tensor = sub($0, mul($2, $1))", "
 def Terra_MulOp : Binary<"mul", ["aten::mul[_].Tensor", "aten::mul[_].Scalar = mul($0, #1)"]>;
 def Terra_DivOp : FloatBinary<"div", ["aten::div[_].Tensor", "aten::div[_].Scalar = div($0, #1)",
                                       "aten::div[_].Tensor_mode{$2=None}", "aten::div[_].Scalar_mode{$2=None} = div($0, #1)"]>;
-def Terra_FloorDivOp : WithTrait<NoIntegers, "floor_div", ["aten::div[_].Tensor_mode{$2='floor'}", "aten::floor_divide[_]",
+def Terra_FloorDivOp : WithTrait<NoIntegers, "floor_div", ["aten::div[_].Tensor_mode{$2='floor'}", "aten::floor_divide", "aten::floor_divide_.Tensor",
                                             "aten::div[_].Scalar_mode{$2='floor'} = floor_div($0, #1)"]>;
 def Terra_TruncDivOp : WithTrait<NoIntegers, "trunc_div", ["aten::div[_].Tensor_mode{$2='trunc'}",
                                             "aten::div[_].Scalar_mode{$2='trunc'} = trunc_div($0, #1)"]>;
@@ -82,7 +82,7 @@ def Terra_AddcmulOp : Quaternary<"addcmul", ["aten::addcmul[_]"], "add($0, mul(m
 def Terra_AddcdivOp : Quaternary<"addcdiv", ["aten::addcdiv[_]"], "add($0, div(mul($3, $1), $2))", 1>;
 def Terra_LerpOp : Ternary<"lerp", ["aten::lerp[_].Scalar", "aten::lerp[_].Tensor"],
     "where(lt(abs($2), 0.5), add($0, mul($2, sub($1, $0))), sub($1, mul(sub($1, $0), sub(1, $2))))", 1>;
-def Terra_PowOp : Binary<"pow", ["aten::pow[_].Tensor_Tensor", "aten::pow[_].Tensor_Scalar = pow($0, #1)", "aten::pow_.Tensor",
+def Terra_PowOp : Binary<"pow", ["aten::pow.Tensor_Tensor", "aten::pow.Tensor_Scalar = pow($0, #1)", "aten::pow_.Tensor",
                                  "aten::pow_.Scalar = pow($0, #1)", "aten::pow.Scalar = pow(#0, $1)"], "", 0, 0, [NoIntegers, Expensive]>;
 
 //===- Conversion ------------------------------------------------------------------------------------------------===//
@@ -196,10 +196,26 @@ def Terra_HardsigmoidBackwardOp : FloatBinary<"hardsigmoid_backward", ["aten::ha
 def Terra_MishOp : FloatUnary<"mish", ["aten::mish[_]"], "mul($0, tanh(log1p(exp($0))))">;
 def Terra_DropoutBackwardOp : Ternary<"dropout_backward", ["aten::native_dropout_backward = mul(mul($0, $1), $2)"],
     "mul(mul($0, $1), $2)", 1>;
-def Terra_SquaredErrorOp : FloatBinary<"squared_error", ["aten::mse_loss{$2=0} = squared_error($0, $1)"],
+
+//===- Losses ----------------------------------------------------------------------------------------------------===//
+
+def Terra_SquaredErrorOp : FloatBinary<"squared_error", ["aten::mse_loss{$2=0} = squared_error($0, $1)",
+    "aten::mse_loss{$2=1} = mean(squared_error($0, $1))", "aten::mse_loss{$2=2} = sum(squared_error($0, $1))"],
     "mul(sub($0, $1), sub($0, $1))">;
-def Terra_BinaryCrossEntropyOp : FloatBinary<"binary_cross_entropy",
-    ["aten::binary_cross_entropy{$2=None,$3=0} = binary_cross_entropy($0, $1)"],
-    "sub(mul(sub($1, 1), maximum(log1p(neg($0)), -100)), mul($1, maximum(log($0), -100)))">;
+def Terra_SquaredErrorBackwardOp : Terra_ElementwiseOp<"squared_error_backward", 3, [
+    "aten::mse_loss_backward{$3=0} = mul(mul(2, sub($1, $2)), $0)", "aten::mse_loss_backward{$3=2} = mul(mul(2, sub($1, $2)), $0)",
+    "aten::mse_loss_backward{$3=1} = mul(mul(div(2, @1), sub($1, $2)), $0)"], "mul(mul(2, sub($1, $2)), $0)", 0, 1, []> {
+  let arguments = (ins Terra_Tensor:$a, Terra_Tensor:$b, Terra_Tensor:$c);
+}
+def Terra_BceLogitsOp : FloatBinary<"bce_logits", [
+    "aten::binary_cross_entropy_with_logits{$2=None,$3=None,$4=0} = bce_logits($0, $1)",
+    "aten::binary_cross_entropy_with_logits{$2=None,$3=None,$4=1} = mean(bce_logits($0, $1))",
+    "aten::binary_cross_entropy_with_logits{$2=None,$3=None,$4=2} = sum(bce_logits($0, $1))"],
+    "sub(mul(sub(1, $1), $0), sub(minimum($0, 0), log1p(exp(neg(abs($0))))))">;
+defvar bceSlope = "div(mul($0, sub($1, $2)), maximum(mul(sub(1, $1), $1), 1e-12))";
+def Terra_BceBackwardOp : Ternary<"bce_backward", [
+    "aten::binary_cross_entropy_backward{$3=None,$4=0} = bce_backward($0, $1, $2)",
+    "aten::binary_cross_entropy_backward{$3=None,$4=1} = div(bce_backward($0, $1, $2), @1)",
+    "aten::binary_cross_entropy_backward{$3=None,$4=2} = bce_backward($0, $1, $2)"], !strconcat(bceSlope, ""), 1>;
 
 #endif

@@ -119,6 +119,20 @@ def Terra_FeedOp : Terra_Op<"feed", [Pure]> {
   let hasVerifier = 1;
 }
 
+def Terra_IotaOp : Terra_Op<"iota", [Pure, DeclareOpInterfaceMethods<Terra_AtenOp>]> {
+  let summary = "The index along dimension `dim`, as i64";
+  let arguments = (ins I64Attr:$dim);
+  let results = (outs Terra_Tensor:$result);
+  let assemblyFormat = "$dim attr-dict `:` type($result)";
+  let hasVerifier = 1;
+  let extraClassDefinition = [{
+    ::llvm::ArrayRef<::llvm::StringRef> $cppClass::getAtenForms() {
+      static const std::vector<::llvm::StringRef> forms = {"aten::nll_loss_backward"};
+      return forms;
+    }
+  }];
+}
+
 def Terra_ReshapeOp : Terra_Op<"reshape", [Pure]> {
   let summary = "The same elements, in row-major order, with other sizes";
   let arguments = (ins Terra_Tensor:$input);

@@ -130,6 +130,13 @@ LogicalResult FeedOp::verify() {
   return verifyScalar(*this, getType());
 }
 
+LogicalResult IotaOp::verify() {
+  auto type = cast<RankedTensorType>(getType());
+  if (!type.getElementType().isInteger(64) || int64_t(getDim()) >= type.getRank())
+    return emitOpError("must count along a dimension of an i64 tensor");
+  return success();
+}
+
 LogicalResult ReshapeOp::verify() {
   auto from = cast<RankedTensorType>(getInput().getType()), to = cast<RankedTensorType>(getType());
   if (from.getElementType() != to.getElementType() || from.getNumElements() != to.getNumElements())

@@ -313,6 +313,58 @@ TEST(CompilerReduction, batch_norm_gradients) {
   }
 }
 
+TEST(CompilerReduction, cross_entropy_gradient_is_one_kernel) {
+  Program p;
+  Tensor logp = p.input({6, 10}), target = p.input({6}, DType::Int64, 0, 10), g = p.input({}), total = p.input({});
+  p.set(total, {5});
+  V classes = p.values(target), lp = p.values(logp), expected;
+  classes[2] = -100;
+  p.set(target, classes);
+  Tensor dlogp = p.call("aten::nll_loss_backward", {g, logp, target, None{}, int64_t(1), int64_t(-100), total}, contiguous({6, 10}));
+  Tensor dx = p.call("aten::_log_softmax_backward_data", {dlogp, logp, int64_t(1), int64_t(6)}, contiguous({6, 10}));
+  double slope = -p.values(g)[0] / 5;
+  for (size_t i = 0; i < lp.size(); ++i) {
+    bool used = classes[i / 10] >= 0;
+    expected.push_back(!used ? 0 : (double(i % 10) == classes[i / 10] ? slope : 0) - std::exp(lp[i]) * slope);
+  }
+  auto executable = compileAndRun(p, {dx});
+  expectNear(p.values(dx), expected, 1e-6);
+  EXPECT_EQ(executable->kernelCount, 1u);
+}
+
+TEST(CompilerReduction, losses_with_their_reduction) {
+  Program p;
+  Tensor x = p.input({7, 9}), t = p.input({7, 9}, DType::Float32, 0, 1), g = p.input({});
+  Tensor mse = p.call("aten::mse_loss", {x, t, int64_t(1)}, contiguous({}));
+  Tensor dmse = p.call("aten::mse_loss_backward", {g, x, t, int64_t(1)}, contiguous({7, 9}));
+  Tensor bce = p.call("aten::binary_cross_entropy_with_logits", {x, t, None{}, None{}, int64_t(2)}, contiguous({}));
+  V a = p.values(x), b = p.values(t), slopes;
+  double squares = 0, entropy = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    squares += (a[i] - b[i]) * (a[i] - b[i]) / 63;
+    slopes.push_back(p.values(g)[0] * 2 * (a[i] - b[i]) / 63);
+    entropy -= b[i] * std::log(1 / (1 + std::exp(-a[i]))) + (1 - b[i]) * std::log(1 - 1 / (1 + std::exp(-a[i])));
+  }
+  compileAndRun(p, {mse, dmse, bce});
+  expectNear(p.values(mse), {squares}, 1e-6);
+  expectNear(p.values(dmse), slopes, 1e-6);
+  expectNear(p.values(bce), {entropy}, 1e-5);
+}
+
+TEST(CompilerReduction, batch_norm_infers_with_running_statistics) {
+  Program p;
+  Tensor x = p.input({2, 3, 4}), mean = p.input({3}), variance = p.input({3}, DType::Float32, 0.5, 1), w = p.input({3});
+  auto out = p.calls("aten::native_batch_norm", {x, w, None{}, mean, variance, false, 0.1, 1e-5},
+                     {contiguous({2, 3, 4}), contiguous({0}), contiguous({0})});
+  V a = p.values(x), expected;
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t c = i / 4 % 3;
+    expected.push_back((a[i] - p.values(mean)[c]) / std::sqrt(p.values(variance)[c] + 1e-5) * p.values(w)[c]);
+  }
+  compileAndRun(p, {out[0]});
+  expectNear(p.values(out[0]), expected, 1e-6);
+}
+
 TEST(CompilerReduction, bf16_rows_accumulate_in_f32) {
   Program p;
   Tensor x = p.input({4, 512}, DType::BFloat16, 0.5, 1);
