@@ -23,6 +23,15 @@ def gates_of(step):
     return {name.split(".")[0] for segment in segments for name, _, gate in segment["events"] if gate}
 
 
+def recorded_events(fn, *args):
+    """Names of the events of one call of `fn`, in order."""
+    step = terra.function(fn, numerics="exact")
+    step(*args)
+    names = [name.split(".")[0] for segment in step._session.segments() for name, _, _ in segment["events"]]
+    assert len(names) == step.stats()["events"], "a branch or a loop: the order of segments is not that of the call"
+    return names
+
+
 def events_of(step, region):
     """Number of events of one call of `region()`, a region of `step`."""
     before = step.stats()["events"]

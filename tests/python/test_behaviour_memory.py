@@ -247,8 +247,9 @@ def data_and_detach_share_memory(x, i):
 
 @body
 def factories(x, i):
+    i %= 2
     return (
-        torch.zeros(3), torch.ones(2, 2), torch.arange(i + 3), torch.arange(0, 1, 0.25), torch.linspace(0, 1, 5),
+        torch.zeros(3), torch.ones(2, 2), torch.arange(i, i + 3), torch.arange(0, 1, 0.25), torch.linspace(0, 1, 5),
         torch.full((2,), float(i)), torch.eye(3), x.new_full((2,), 3), torch.tensor([1, i]), torch.zeros_like(x),
         torch.tensor(float(i)), torch.as_tensor([i, 2.5]), torch.tril(torch.ones(3, 3)),
         F.one_hot(torch.tensor([i % 4]), 4),
@@ -284,9 +285,20 @@ def no_grad_and_inference_mode(x, i):
     return a, b, c, w * x
 
 
+# In every turn other sizes than before.
+NEVER_REPEATS = {"masks_and_nonzero"}
+
+
 @pytest.mark.parametrize("name", BODIES)
 def test_memory(name, numerics):
-    check(stepping(BODIES[name]), numerics)
+    check(stepping(BODIES[name]), numerics, coexecutes=name not in NEVER_REPEATS)
+
+
+def test_sizes_that_change_in_every_turn(numerics):
+    def body(x, i):
+        return torch.arange(i + 3) * 2, torch.zeros(i, 2) + 1, x[: i % 6].sum(0), x.repeat(i, 1).mean(0)
+
+    check(stepping(body), numerics, coexecutes=False)
 
 
 def test_numpy_round_trips(numerics):

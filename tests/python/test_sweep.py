@@ -8,7 +8,7 @@ import pytest
 import terra
 import torch
 import torch.nn.functional as F
-from injection import FAILURE, events_of, fail_kernel_at, force_divergence_at, gates_of
+from injection import FAILURE, events_of, fail_kernel_at, force_divergence_at, gates_of, recorded_events
 from snapshot import Frozen, Tolerance, difference, freeze
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -90,21 +90,30 @@ class RaiseAtCall(TorchFunctionMode):
 
 
 class RaiseAtOp(TorchDispatchMode):
-    """Eager's picture of a kernel that fails: the `n`-th op below autograd raises. Counts what Terra calls events."""
+    """Eager's picture of a kernel that fails: the op below autograd that is Terra's event `n` raises.
 
-    def __init__(self, n, counters):
+    `events`: the names of all events. Other ops are passed over: tools, arithmetic on real 0-dim tensors, and the
+    `detach` of saved results that a mode on the Python key causes.
+    """
+
+    def __init__(self, n, events, counters):
         super().__init__()
-        self.n, self.count, self.func, self.counters = n, 0, None, counters
+        self.n, self.count, self.func, self.events, self.counters = n, 0, None, events, counters
 
     def is_event(self, func, args):
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
-        on_counters = tensors and all(any(a is c for c in self.counters) for a in tensors)
-        return func.namespace != "profiler" and not on_counters and not func.__name__.startswith("empty")
+        if func.namespace == "profiler" or (tensors and all(any(a is c for c in self.counters) for a in tensors)):
+            return False
+        expected = self.events[self.count] if self.count < len(self.events) else "the end"
+        if expected != func._schema.name and func is torch.ops.aten.detach.default:
+            return False
+        assert expected == func._schema.name, f"Terra's event {self.count} is {expected}, eager calls {func}"
+        return True
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         event = self.is_event(func, args)
         self.count += event
-        if event and self.count == self.n + 1:
+        if event and self.n is not None and self.count == self.n + 1:
             self.func = func
             raise RuntimeError(FAILURE)
         return func(*args, **(kwargs or {}))
@@ -266,26 +275,25 @@ def test_exception_in_every_gradient_hook(numerics):
 
 
 def failing_ops():
-    """For every op below autograd of an eager step, what eager is like when that op fails."""
-    n = 0
-    while True:
+    """For every event of a step, what eager is like when that op fails."""
+    events = recorded_events(eager_warmed_up().step, batch(50))
+    for n in range(len(events)):
         program = eager_warmed_up()
         torch.manual_seed(9)
-        mode = RaiseAtOp(n, program.counters())
+        mode = RaiseAtOp(n, events, program.counters())
         outcome = run_with(mode, program.step, batch(50))
-        if mode.func is None:
-            return
+        assert mode.func is not None, outcome
         yield n, mode.func, outcome[0], program
-        n += 1
 
 
 def test_sweep_counts_what_terra_counts():
     """The sweep of failures below relies on it."""
+    events = recorded_events(eager_warmed_up().step, batch(50))
     eager = eager_warmed_up()
-    mode = RaiseAtOp(-2, eager.counters())
+    mode = RaiseAtOp(None, events, eager.counters())
     run_with(mode, eager.step, batch(50))
     program, step = warmed_up("exact")
-    assert events_of(step, lambda: step(batch(50))) == mode.count
+    assert events_of(step, lambda: step(batch(50))) == mode.count == len(events)
 
 
 @pytest.mark.parametrize("precise", [True, False])
@@ -305,7 +313,8 @@ def test_kernel_failure_at_every_event(precise, numerics):
         try:
             step(x)
             terra.synchronize()
-            assert not has_a_kernel(func), f"{name}, event {n}, did not fail"
+            excused = not has_a_kernel(func) or (name in gates and not precise)
+            assert excused, f"{name}, event {n}, did not fail"
             continue
         except RuntimeError as error:
             assert FAILURE in str(error), f"{name}, event {n}: {error}"
