@@ -107,10 +107,7 @@ void bindRuntime(py::module_ &module) {
   module.def("listen", [] { frontend::listenOnThisThread(); });
   module.def("undelivered_errors", &undeliveredErrors);
   module.def("shutdown", [] { frontend::runtimeInstance().shutdown(); }, release);
-  module.def("before_fork", [] {
-    auto &runtime = frontend::runtimeInstance();
-    runtime.wait(runtime.runner().lastTicket());
-  }, release);
+  module.def("before_fork", [] { frontend::runtimeInstance().drain(); }, release);
   module.def("forget", [] { frontend::runtimeInstance().forget(); });
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <new>
 #include <stdexcept>
 
 #if defined(__x86_64__)
@@ -120,6 +121,7 @@ void GraphRunner::forget() {
     thread_.detach();
   queue_.clear();
   completed_.store(submitted_.load());
+  new (&mutex_) std::mutex; // its owner may not exist here
 }
 
 std::shared_ptr<Run> GraphRunner::nextRun() {

@@ -22,6 +22,8 @@ private:
 double Runtime::waitedSeconds() { return waited; }
 
 bool Runtime::activate(Session *session) {
+  if (disabled_)
+    return false;
   Session *none = nullptr;
   return active_.compare_exchange_strong(none, session, std::memory_order_acq_rel);
 }
@@ -132,7 +134,9 @@ void Runtime::shutdown() {
 void Runtime::forget() {
   compileQueue_.forget();
   runner_.forget();
-  active_.store(nullptr);
+  disabled_ = true;
+  if (Session *session = active())
+    session->abandon();
 }
 
 } // namespace terra::runtime

@@ -66,6 +66,7 @@ public:
   std::atomic<uint32_t> eventIndex{0};
 
   void shutdown();
+  /// In a child after fork, where the threads do not exist: everything runs as eager from now on. Drain before forking.
   void forget();
 
 private:
@@ -77,6 +78,7 @@ private:
   CompileQueue compileQueue_;
   std::recursive_mutex lock_;
   std::atomic<Session *> active_{nullptr};
+  bool disabled_ = false;
   std::atomic<uint64_t> epoch_{1}, lastRandom_{0};
   Blocking blocking_;
   std::mutex failuresLock_;

@@ -308,6 +308,13 @@ void Session::flush() {
   closeRun();
 }
 
+void Session::abandon() {
+  run_.reset();
+  left_.reset();
+  recorder_.clear();
+  mode_ = Mode::Eager;
+}
+
 void Session::interrupt(const std::string &reason) { diverge(reason); }
 
 void Session::diverge(const std::string &reason) {

@@ -65,6 +65,8 @@ public:
 
   /// Leaves the graph in the middle of a segment and goes on recording (an unexpected read, another thread).
   void interrupt(const std::string &reason = "data was read in the middle of a segment");
+  /// The rest of the region runs as eager and is not learned.
+  void abandon();
   /// True when the run with this ticket (or epoch) is being walked.
   bool holdsOpen(uint64_t id, bool byEpoch) const;
 

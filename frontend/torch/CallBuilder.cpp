@@ -131,8 +131,8 @@ void CallBuilder::addArg(const OpEntry &entry, const c10::IValue &value, uint32_
     arg.string = value.toStringRef();
   } else {
     arg.kind = ArgKind::Opaque;
-    if (entry.generatorArgs[index]) { // the call is a gate: which generator does not matter
-      generator_ = true;
+    if (entry.generatorArgs[index] && !isDefaultGenerator(value)) {
+      generator_ = true; // the call is a gate: which generator does not matter
       arg.kind = ArgKind::String;
       arg.string = "a generator";
     }

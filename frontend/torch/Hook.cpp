@@ -62,13 +62,20 @@ void settleValue(const c10::IValue &value, bool written) {
   }
 }
 
+bool hasOwnGenerator(const OpEntry &entry, const c10::IValue *values) {
+  for (uint32_t i = 0; i < entry.numArgs; ++i)
+    if (entry.generatorArgs[i] && values[i].isGenerator() && !isDefaultGenerator(values[i]))
+      return true;
+  return false;
+}
+
 /// Queued work on anything that the call touches is finished before the call runs for real.
 void settleCall(const OpEntry &entry, const Stack &stack) {
   const c10::IValue *values = stack.data() + (stack.size() - entry.numArgs);
   for (uint32_t i = 0; i < entry.numArgs; ++i)
     if (values[i].isTensor() || values[i].isList())
       settleValue(values[i], entry.op.params[i].written);
-  if (entry.op.has(graph::kOpRandom))
+  if (entry.op.has(graph::kOpRandom) && !hasOwnGenerator(entry, values))
     runtimeInstance().settleRandom();
 }
 

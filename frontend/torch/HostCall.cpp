@@ -1,5 +1,7 @@
 #include "frontend/torch/HostCall.h"
 
+#include <ATen/CPUGeneratorImpl.h>
+
 
 namespace terra::frontend {
 
@@ -13,6 +15,10 @@ std::shared_ptr<HostCall> makeHostCall(const OpEntry &entry, const c10::IValue *
     call->args.push_back(bound ? c10::IValue() : args[i].isList() ? args[i].deepcopy() : args[i]);
   }
   return call;
+}
+
+bool isDefaultGenerator(const c10::IValue &value) {
+  return value.isGenerator() && value.toGenerator() == at::detail::getDefaultCPUGenerator();
 }
 
 namespace {

@@ -28,6 +28,9 @@ inline uint32_t versionOf(const c10::TensorImpl &impl) {
 /// Copies what the graph's event does not keep. `event` describes the same call.
 std::shared_ptr<HostCall> makeHostCall(const OpEntry &entry, const c10::IValue *args, const graph::Event &event);
 
+/// True for the CPU's default generator, passed explicitly.
+bool isDefaultGenerator(const c10::IValue &value);
+
 /// tracer::OpaqueEqual: `hostCall` points to the call's first IValue.
 bool opaqueEqual(const void *hostCall, const graph::Event &event, uint32_t arg);
 /// The same for two recorded events.
