@@ -3,9 +3,11 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ET
 
@@ -13,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / os.environ.get("BUILD", "build")
 REPORTS = BUILD / "reports"
 JOBS = str(os.cpu_count() or 1)
+LIMIT = 1500  # seconds that one suite may take
 BIN = pathlib.Path(sys.executable).parent
 
 
@@ -24,12 +27,20 @@ def count(report):
     return len(cases) - failed - skipped, failed, skipped
 
 
-def run(name, command, report, env=None):
-    """Runs one suite; a suite that dies, or reports no test, counts as one failure."""
+def run(name, command, report, env=None, hide=None):
+    """Runs one suite; a suite that dies, or reports no test, counts as one failure. Lines with `hide` are not shown."""
     print(f"==> {name}", flush=True)
     report.unlink(missing_ok=True)
     start = time.time()
-    code = subprocess.run(command, cwd=ROOT, env={**os.environ, **(env or {})}, check=False).returncode
+    output = subprocess.PIPE if hide else None
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(env or {})}, stdout=output, text=True)
+    watchdog = threading.Timer(LIMIT, process.kill)
+    watchdog.start()
+    for line in process.stdout or ():
+        if not re.search(hide, line):
+            print(line, end="", flush=True)
+    code = process.wait()
+    watchdog.cancel()
     try:
         passed, failed, skipped = count(report)
     except (OSError, ET.ParseError):
@@ -42,8 +53,8 @@ def run(name, command, report, env=None):
 def ctest(name, folder, prefix=()):
     report = REPORTS / f"{folder.name}.xml"
     command = [*prefix, "ctest", "--test-dir", str(folder), "-j", JOBS, "-E", "^lit$", "--output-on-failure",
-               "--progress", "--no-tests=error", "--output-junit", str(report)]
-    return run(name, command, report)
+               "--no-tests=error", "--output-junit", str(report)]
+    return run(name, command, report, hide=r"^ +Start +\d+:|   Passed +\d|^$|^Internal ctest|^Test project")
 
 
 def no_aslr():
