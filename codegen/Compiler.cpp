@@ -59,7 +59,7 @@ public:
   /// Null when some stage failed as a whole; why goes to `onStage` as "failed".
   std::shared_ptr<Executable> run() {
     std::shared_ptr<Executable> executable = runStages();
-    if (!executable && options_.onStage)
+    if (!executable) fprintf(stderr, "FAILED %s\n", remarks_.c_str()); if (!executable && options_.onStage)
       options_.onStage("failed", remarks_);
     return executable;
   }
@@ -238,8 +238,13 @@ std::shared_ptr<const Executable> compile(const graph::Segment &segment, const g
   Shared &shared = Shared::get();
   std::lock_guard lock(shared.mutex);
   std::shared_ptr<Executable> executable = Compilation(shared, segment, deaths, options).run();
-  if (!executable || !verify(segment, deaths, executable->instructions).empty())
+  if (!executable)
     return interpretOnly(segment);
+  if (std::string violation = verify(segment, deaths, executable->instructions); !violation.empty()) {
+    if (options.onStage)
+      options.onStage("failed", "the instruction list breaks its contract: " + violation);
+    return interpretOnly(segment);
+  }
   count(*executable);
   executable->compileSeconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return executable;

@@ -6,7 +6,7 @@
 //   - the recorded deaths of the storages that it fuses away (until then Python could still read them), and
 //   - the triggers of earlier instructions with which it has a hazard: it reads what they write, writes what they
 //     read or write, or both draw random numbers.
-// Instructions are sorted by trigger, ties by their anchor (the last of their events), so that the GraphRunner, a queue, never holds an
+// Instructions are sorted by trigger, ties topologically by hazards, so that the GraphRunner, a queue, never holds an
 // instruction whose inputs come from a later one. In program order with deferred groups a queue can deadlock: an
 // instruction early in the list could wait for a death that only happens after Python has read a later one's output.
 //
@@ -34,49 +34,55 @@ struct Effects {
   bool random = false;
 };
 
-Effects effectsOf(const Segment &segment, const Instruction &instruction) {
+Effects effectsOf(const Segment &segment, uint32_t index) {
   Effects effects;
-  for (uint32_t index : instruction.events) {
-    const SegmentEvent &e = segment.events[index];
-    if (onlyMakesViews(e))
+  const SegmentEvent &e = segment.events[index];
+  if (onlyMakesViews(e))
+    return effects;
+  effects.random = e.event->op && e.event->op->has(graph::kOpRandom);
+  for (size_t i = 0; i < e.inputs.size(); ++i) {
+    if (e.inputs[i].slot == kNever)
       continue;
-    effects.random |= e.event->op && e.event->op->has(graph::kOpRandom);
-    for (size_t i = 0; i < e.inputs.size(); ++i) {
-      if (e.inputs[i].slot == kNever)
-        continue;
-      (e.event->inputs[i].written ? effects.writes : effects.reads).push_back(e.inputs[i].slot);
-    }
-    for (size_t i = 0; i < e.results.size(); ++i)
-      if (e.results[i].slot != kNever && e.event->results[i].alias == Alias::Fresh)
-        effects.writes.push_back(e.results[i].slot);
+    (e.event->inputs[i].written ? effects.writes : effects.reads).push_back(e.inputs[i].slot);
   }
+  for (size_t i = 0; i < e.results.size(); ++i)
+    if (e.results[i].slot != kNever && e.event->results[i].alias == Alias::Fresh)
+      effects.writes.push_back(e.results[i].slot);
   return effects;
 }
 
-/// For each slot: the triggers an access has to wait for.
-struct Hazards {
-  std::vector<uint32_t> lastWrite, lastRead;
-  uint32_t lastRandom = 0;
-
-  explicit Hazards(size_t slots) : lastWrite(slots, 0), lastRead(slots, 0) {}
-
-  uint32_t before(const Effects &effects) const {
-    uint32_t trigger = effects.random ? lastRandom : 0;
+/// Walks the events in program order and reports each pair with a hazard: it reads what the earlier one wrote, writes what
+/// the earlier one read or wrote, or both draw random numbers. `report(earlier, later, slot)`; slot is kNever for draws.
+template <typename Report> void forEachHazard(const Segment &segment, const Report &report) {
+  struct Last {
+    uint32_t write = kNever;
+    std::vector<uint32_t> reads;
+  };
+  std::vector<Last> last(segment.slots.size());
+  uint32_t random = kNever;
+  for (uint32_t event = 0; event < segment.events.size(); ++event) {
+    Effects effects = effectsOf(segment, event);
+    auto after = [&](uint32_t earlier, uint32_t slot) {
+      if (earlier != kNever && earlier != event)
+        report(earlier, event, slot);
+    };
     for (uint32_t slot : effects.reads)
-      trigger = std::max(trigger, lastWrite[slot]);
-    for (uint32_t slot : effects.writes)
-      trigger = std::max({trigger, lastWrite[slot], lastRead[slot]});
-    return trigger;
-  }
-  void add(const Effects &effects, uint32_t trigger) {
-    for (uint32_t slot : effects.reads)
-      lastRead[slot] = std::max(lastRead[slot], trigger);
-    for (uint32_t slot : effects.writes)
-      lastWrite[slot] = std::max(lastWrite[slot], trigger);
+      after(last[slot].write, slot);
+    for (uint32_t slot : effects.writes) {
+      after(last[slot].write, slot);
+      for (uint32_t read : last[slot].reads)
+        after(read, slot);
+    }
     if (effects.random)
-      lastRandom = std::max(lastRandom, trigger);
+      after(random, kNever);
+    for (uint32_t slot : effects.reads)
+      last[slot].reads.push_back(event);
+    for (uint32_t slot : effects.writes)
+      last[slot] = {event, {}};
+    if (effects.random)
+      random = event;
   }
-};
+}
 
 Instruction externFor(const Segment &segment, uint32_t index) {
   Instruction instruction;
@@ -104,28 +110,88 @@ void complete(const Segment &segment, std::vector<Instruction> &list) {
       list.push_back(externFor(segment, index));
 }
 
-/// A group works at its anchor: every member has been recognised there.
-uint32_t anchor(const Instruction &instruction) { return instruction.events.back(); }
+/// The instructions in an order that respects every hazard, with their triggers. On failure returns the index of a group
+/// that has to be broken up (it cannot trigger within the segment, or depends on itself through others), else -1.
+class Order {
+public:
+  Order(const Segment &segment, const graph::Deaths &deaths, std::vector<Instruction> &list)
+      : segment_(segment), deaths_(deaths), list_(list), after_(list.size()), waitsFor_(list.size(), 0) {}
 
-/// Triggers in program order of the anchors. Returns the index of a group that cannot trigger within the segment, or -1.
-int computeTriggers(const Segment &segment, const graph::Deaths &deaths, std::vector<Instruction> &list) {
-  std::stable_sort(list.begin(), list.end(),
-                   [](const Instruction &a, const Instruction &b) { return anchor(a) < anchor(b); });
-  uint32_t last = segment.events.empty() ? 0 : uint32_t(segment.events.size() - 1);
-  Hazards hazards(segment.slots.size());
-  for (size_t i = 0; i < list.size(); ++i) {
-    Instruction &instruction = list[i];
-    uint32_t trigger = anchor(instruction);
-    for (uint32_t slot : instruction.fusedAway)
-      trigger = std::max(trigger, deaths.empty() ? kNever : deaths[slot]);
-    if (trigger > last)
-      return int(i);
-    Effects effects = effectsOf(segment, instruction);
-    instruction.trigger = std::max(trigger, hazards.before(effects));
-    hazards.add(effects, instruction.trigger);
+  int run() {
+    buildEdges();
+    // Among those that are free, the one whose events come first: ties keep program order.
+    auto later = [this](uint32_t a, uint32_t b) { return list_[a].events.back() > list_[b].events.back(); };
+    std::vector<uint32_t> free;
+    for (uint32_t i = 0; i < list_.size(); ++i)
+      if (waitsFor_[i] == 0)
+        free.push_back(i);
+    std::make_heap(free.begin(), free.end(), later);
+    while (!free.empty()) {
+      std::pop_heap(free.begin(), free.end(), later);
+      uint32_t i = free.back();
+      free.pop_back();
+      order_.push_back(i);
+      if (!settleTrigger(list_[i]))
+        return int(i);
+      for (uint32_t next : after_[i]) {
+        list_[next].trigger = std::max(list_[next].trigger, list_[i].trigger);
+        if (--waitsFor_[next] == 0) {
+          free.push_back(next);
+          std::push_heap(free.begin(), free.end(), later);
+        }
+      }
+    }
+    return order_.size() == list_.size() ? -1 : groupInCycle();
   }
-  return -1;
-}
+
+  std::vector<Instruction> take() {
+    std::vector<Instruction> sorted;
+    for (uint32_t i : order_)
+      sorted.push_back(std::move(list_[i]));
+    std::stable_sort(sorted.begin(), sorted.end(),
+                     [](const Instruction &a, const Instruction &b) { return a.trigger < b.trigger; });
+    return sorted;
+  }
+
+private:
+  void buildEdges() {
+    std::vector<uint32_t> of(segment_.events.size());
+    for (uint32_t i = 0; i < list_.size(); ++i) {
+      list_[i].trigger = 0;
+      for (uint32_t event : list_[i].events)
+        of[event] = i;
+    }
+    forEachHazard(segment_, [&](uint32_t earlier, uint32_t later, uint32_t) {
+      uint32_t a = of[earlier], b = of[later];
+      if (a != b && (after_[a].empty() || after_[a].back() != b)) {
+        after_[a].push_back(b);
+        ++waitsFor_[b];
+      }
+    });
+  }
+
+  bool settleTrigger(Instruction &instruction) {
+    uint32_t trigger = std::max(instruction.trigger, instruction.events.back());
+    for (uint32_t slot : instruction.fusedAway)
+      trigger = std::max(trigger, deaths_.empty() ? kNever : deaths_[slot]);
+    instruction.trigger = trigger;
+    // Late only because of an earlier group: that one was broken up first.
+    return trigger < segment_.events.size();
+  }
+
+  int groupInCycle() const {
+    for (uint32_t i = 0; i < list_.size(); ++i)
+      if (waitsFor_[i] > 0 && list_[i].events.size() > 1)
+        return int(i);
+    return -1;
+  }
+
+  const Segment &segment_;
+  const graph::Deaths &deaths_;
+  std::vector<Instruction> &list_;
+  std::vector<std::vector<uint32_t>> after_;
+  std::vector<uint32_t> waitsFor_, order_;
+};
 
 void breakUp(const Segment &segment, std::vector<Instruction> &list, size_t index) {
   Instruction group = std::move(list[index]);
@@ -157,11 +223,18 @@ void computeReleases(const Segment &segment, std::vector<Instruction> &list) {
 
 std::vector<Instruction> schedule(const Segment &segment, const graph::Deaths &deaths, Groups groups) {
   std::vector<Instruction> list = std::move(groups);
+  for (Instruction &group : list)
+    std::sort(group.events.begin(), group.events.end());
   complete(segment, list);
-  for (int late; (late = computeTriggers(segment, deaths, list)) >= 0;)
-    breakUp(segment, list, size_t(late));
-  std::stable_sort(list.begin(), list.end(),
-                   [](const Instruction &a, const Instruction &b) { return a.trigger < b.trigger; });
+  for (;;) {
+    Order order(segment, deaths, list);
+    int group = order.run();
+    if (group < 0) {
+      list = order.take();
+      break;
+    }
+    breakUp(segment, list, size_t(group));
+  }
   computeReleases(segment, list);
   return list;
 }
@@ -218,37 +291,14 @@ private:
 
   /// Every pair of events with a hazard runs in program order, or inside one instruction.
   std::string hazards() {
-    struct Last {
-      uint32_t write = kNever;
-      std::vector<uint32_t> reads;
-    };
-    std::vector<Last> last(segment_.slots.size());
-    uint32_t random = kNever;
-    for (uint32_t event = 0; event < segment_.events.size(); ++event) {
-      Instruction one;
-      one.events = {event};
-      Effects effects = effectsOf(segment_, one);
-      auto ordered = [&](uint32_t earlier) { return earlier == kNever || position_[earlier] <= position_[event]; };
-      for (uint32_t slot : effects.reads)
-        if (!ordered(last[slot].write))
-          return "event " + std::to_string(event) + " reads slot " + std::to_string(slot) + " before it is written";
-      for (uint32_t slot : effects.writes) {
-        bool ok = ordered(last[slot].write);
-        for (uint32_t read : last[slot].reads)
-          ok &= ordered(read);
-        if (!ok)
-          return "event " + std::to_string(event) + " overwrites slot " + std::to_string(slot) + " too early";
-      }
-      if (effects.random && !ordered(random))
-        return "event " + std::to_string(event) + " draws random numbers out of order";
-      for (uint32_t slot : effects.reads)
-        last[slot].reads.push_back(event);
-      for (uint32_t slot : effects.writes)
-        last[slot] = {event, {}};
-      if (effects.random)
-        random = event;
-    }
-    return {};
+    std::string error;
+    forEachHazard(segment_, [&](uint32_t earlier, uint32_t later, uint32_t slot) {
+      if (error.empty() && position_[earlier] > position_[later])
+        error = "event " + std::to_string(later) + " runs before event " + std::to_string(earlier) +
+                (slot == kNever ? " and draws random numbers out of order"
+                                : ", with which it shares slot " + std::to_string(slot));
+    });
+    return error;
   }
 
   std::string fusedAway() {

@@ -67,6 +67,7 @@ py::dict describe(const runtime::CompiledSegment &segment) {
   result["nodes"] = segment.nodes();
   result["walks"] = segment.walks();
   result["compiled"] = segment.compiled();
+  result["compile_error"] = segment.compileError();
   py::list instructions;
   auto executable = segment.executable();
   for (const codegen::Instruction &i : executable->instructions) {

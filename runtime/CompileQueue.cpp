@@ -67,10 +67,16 @@ void CompileQueue::loop() {
     lock.unlock();
 
     auto start = std::chrono::steady_clock::now();
+    std::string error;
+    job.options.onStage = [&error](const std::string &stage, const std::string &text) {
+      if (stage == "failed")
+        error = text.empty() ? "unknown error" : text;
+    };
     auto executable = codegen::compile(job.segment->segment(), job.segment->deaths(), job.options);
     job.stats->nanos.fetch_add(uint64_t((std::chrono::steady_clock::now() - start).count()));
     job.stats->segments.fetch_add(1);
     job.stats->kernels.fetch_add(executable->kernelCount);
+    job.segment->setCompileError(std::move(error));
     job.segment->setExecutable(std::move(executable));
 
     lock.lock();

@@ -56,6 +56,16 @@ graph::Deaths CompiledSegment::deaths() const {
   return deaths_;
 }
 
+std::string CompiledSegment::compileError() const {
+  std::lock_guard lock(mutex_);
+  return compileError_;
+}
+
+void CompiledSegment::setCompileError(std::string error) {
+  std::lock_guard lock(mutex_);
+  compileError_ = std::move(error);
+}
+
 namespace {
 
 std::vector<NodeId> straightRun(const TraceGraph &graph, NodeId first) {

@@ -37,6 +37,10 @@ public:
   bool survived(const std::vector<uint32_t> &slots);
   graph::Deaths deaths() const;
 
+  /// Why the compiler gave the segment up, in its words; empty when it did not.
+  std::string compileError() const;
+  void setCompileError(std::string error);
+
   uint64_t walks() const { return totalWalks_; }
   void countWalk() { ++totalWalks_; }
 
@@ -47,6 +51,7 @@ private:
   mutable std::mutex mutex_;
   std::shared_ptr<const codegen::Executable> executable_;
   std::atomic<bool> compiled_{false};
+  std::string compileError_;
   graph::Deaths deaths_;
   uint32_t walks_ = 0, recompilations_ = 0;
   uint64_t totalWalks_ = 0;

@@ -46,4 +46,6 @@ def _describe(number: int, segment: dict[str, Any]) -> list[str]:
         f"{kinds['kernel']} kernels, {kinds['extern']} externs, {kinds['nothing']} views"
     )
     most = ", ".join(f"{name} x{count}" for name, count in externs.most_common(6))
+    if segment["compile_error"]:
+        line += f"\n  the compiler gave it up: {segment['compile_error'].strip()}"
     return [line] + ([f"  externs: {most}"] if most else [])
