@@ -216,10 +216,11 @@ def elementwise_functions(x, i):
 @body
 def nan_and_infinity(x, i):
     a = x.clone()
+    # Without gelu: eager's vector code makes NaN of gelu(inf), its scalar code inf.
     a[0, 0], a[1, 1], a[2, 2], a[3, 3] = float("nan"), float("inf"), -float("inf"), -0.0
     return (
         a.relu(), a.max(1), a.sum(0), torch.maximum(a, x), a.clamp(-1, 1), a.softmax(1), a.tanh(), a.exp(), a * 0,
-        a == a, a.isnan(), a.sign(), a.abs(), a.amax(0), torch.minimum(a, x), a.sigmoid(), F.gelu(a), a.argmax(1),
+        a == a, a.isnan(), a.sign(), a.abs(), a.amax(0), torch.minimum(a, x), a.sigmoid(), a.argmax(1),
         1 / a,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from models import classes, cnn, images, mlp, tokens, transformer, vectors
+from snapshot import Tolerance
 from torch import nn
 from util import check
 
@@ -90,7 +91,8 @@ def test_autocast_training(numerics):
         for i in t.loop(7):
             t.out(*step(vectors(i), classes(i)))
 
-    check(program, numerics)
+    # float32 results of a bfloat16 computation are as precise as that.
+    check(program, numerics, tolerance=Tolerance.fast(2e-2, 1e-2))
 
 
 def test_region_called_inside_and_outside_autocast(numerics):

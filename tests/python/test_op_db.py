@@ -136,9 +136,8 @@ def marked(kind, name, numerics):
 
 def cases(kind, names):
     """Every name in both ways under conformance, else alternately."""
-    for number, name in enumerate(names):
-        for way in ("exact", "fast") if CONFORMANCE else (("exact", "fast")[number % 2],):
-            yield marked(kind, name, way)
+    ways = [("exact", "fast") if CONFORMANCE else (("exact", "fast")[n % 2],) for n in range(len(names))]
+    return [marked(kind, name, way) for name, both in zip(names, ways, strict=True) for way in both]
 
 
 OPS = {full_name(op): op for op in op_db}
