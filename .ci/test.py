@@ -67,7 +67,7 @@ def no_aslr():
 
 def lit():
     report = REPORTS / "lit.xml"
-    return run("FileCheck tests", [BIN / "lit", "-q", "--xunit-xml-output", report, BUILD / "tests" / "lit"], report)
+    return run("FileCheck tests", [BIN / "lit", "-sv", "--xunit-xml-output", report, BUILD / "tests" / "lit"], report)
 
 
 def pytest():
