@@ -272,8 +272,8 @@ def show_time(seconds: float | None) -> str:
 def report(title: str, samples: dict[str, Samples], base: str = "eager") -> dict:
     """Prints a table of one program; returns the same as plain data.
 
-    Python CPU: processor time of the Python thread a step. Skeleton, graph: what Terra says of its two threads, waiting
-    excluded, by the clock. Warm-up CPU: processor time of the whole process, compilers included, until all was compiled.
+    Python CPU: processor time of the Python thread a step. Skeleton, graph: what Terra says of its two threads, without
+    waiting, by the clock. Warm-up CPU: processor time of the whole process, compilers included, until all was compiled.
     """
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("variant")
