@@ -204,6 +204,9 @@ def difference(expected, actual, tolerance, path="value"):
         return None
     if isinstance(expected, dict):
         return difference(list(expected.items()), list(actual.items()), tolerance, path)
+    if isinstance(expected, complex):
+        pairs = [expected.real, expected.imag], [actual.real, actual.imag]
+        return difference(*pairs, tolerance, path)
     if isinstance(expected, float):
         close = expected == actual or (math.isnan(expected) and math.isnan(actual))
         if not close and not tolerance.exact:

@@ -226,6 +226,44 @@ def nan_and_infinity(x, i):
 
 
 @body
+def tensors_of_tensors(x, i):
+    return torch.tensor([x.sum(), x.mean()]), torch.as_tensor([x[0, 0], 2.0]), torch.tensor([[x.max()]])
+
+
+@body
+def composites_that_read_memory(x, i):
+    """Their C++ code takes the pointer of a tensor that the region made."""
+    packed = nn.utils.rnn.pack_padded_sequence(x.view(6, 8, 1), torch.tensor([6, 5, 4, 3, 3, 2, 1, 1]) + 0)
+    padded, lengths = nn.utils.rnn.pad_packed_sequence(packed)
+    targets, whole = torch.tensor([[1, 2], [1, 3]]), torch.tensor([6, 6])
+    loss = F.ctc_loss(x.view(6, 2, 4).log_softmax(2), targets, whole, torch.tensor([2, 2]) + 0)
+    return x.tensor_split(torch.tensor([1, 3]) + 0), padded, lengths, loss
+
+
+@body
+def tensors_as_python_numbers(x, i):
+    two = torch.tensor(2) + 0
+    return x[:two], x[two], [1, 2, 3, 4][two], list(range(two)), torch.arange(two + 1), complex(x.sum()), 3.0 in x
+
+
+@body
+def odd_layouts(x, i):
+    sparse = (x * 1).to_sparse()
+    nested = torch.nested.nested_tensor([x * 1, x[:2] * 2]).to_padded_tensor(0.0)
+    return sparse @ x.t(), sparse.to_dense() + 1, (x * 1).to_sparse_csr() @ x.t(), nested * 2, (x * 1).view(torch.int32)
+
+
+@body
+def memory_shared_by_protocol(x, i):
+    a = torch.from_dlpack(x * 1)
+    a.add_(1)
+    b = x * 2
+    c = torch.utils.dlpack.from_dlpack(torch.utils.dlpack.to_dlpack(b))
+    c.mul_(3)
+    return a, b + 1, torch.frombuffer((x * 1).numpy(), dtype=torch.float32) * 2
+
+
+@body
 def storage_swaps(x, i):
     a, b = x.clone(), x * 2
     a.data = b

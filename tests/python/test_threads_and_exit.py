@@ -260,7 +260,7 @@ def test_error_that_nobody_waited_for_is_printed_at_exit():
         warm()
         fail_kernel_at(step, 4)
         try:
-            step(torch.ones(100, 100))
+            step(torch.ones(200, 200))
         except RuntimeError as error:
             print(error, file=sys.stderr)  # allowed: noticed while the region still ran
         """
