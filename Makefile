@@ -16,7 +16,7 @@ help:
 	@sed -n 's/^# //p' Makefile | head -2
 
 setup: $(VENV)/.stamp
-$(VENV)/.stamp: .ci/requirements.txt
+$(VENV)/.stamp: .ci/requirements.txt .ci/packages.txt
 	@.ci/apt
 	@echo "==> Python packages into $(VENV) (torch is large: minutes the first time)"
 	@test -x $(PY) || .ci/quiet venv $(PYTHON) -m venv $(VENV)
