@@ -36,7 +36,10 @@ template <typename Done> bool spin(const Done &done, int rounds) {
   }
   return done();
 }
-constexpr int kSpinRounds = 400;
+constexpr int kSpinRounds = 600;
+/// A sleeping runner is woken when this many instructions wait for it, a run is closed, or somebody waits: waking costs the
+/// Python thread more than several events.
+constexpr uint32_t kWakeBatch = 24;
 
 } // namespace
 
@@ -52,11 +55,13 @@ void GraphRunner::submit(const std::shared_ptr<Run> &run) {
     queue_.push_back(run);
     submitted_.store(run->ticket, std::memory_order_release);
   }
-  wake();
 }
 
 void GraphRunner::publish(Run &run, uint32_t count) {
   run.published.store(count, std::memory_order_seq_cst);
+  if (count - run.announced < kWakeBatch)
+    return;
+  run.announced = count;
   wake();
 }
 
@@ -80,6 +85,7 @@ void GraphRunner::wakeWaiters() {
 }
 
 template <typename Done> void GraphRunner::wait(const Done &done, const Poll &poll) {
+  wake();
   if (spin(done, kSpinRounds))
     return;
   struct Waiting {

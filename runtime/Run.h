@@ -28,6 +28,7 @@ public:
   uint64_t ticket = 0;
   int threads = 0;                ///< the caller's number of threads
   uint32_t next = 0;              ///< the next instruction to publish (Python thread)
+  uint32_t announced = 0;         ///< published when the runner was last woken (Python thread)
   bool recognisedAll = false;     ///< walked to its end
   int64_t failAt = -1;            ///< for tests: the event whose execution raises an error
 

@@ -78,6 +78,8 @@ public:
   const graph::TraceGraph &graph() const { return graph_; }
   const Program &program() const { return program_; }
 
+  /// For tests: the event under way, a gate, is the one that has to fail.
+  bool failsGate() const { return failKernelAt >= 0 && failKernelAt == int64_t(regionEvents_) - 1; }
   /// For tests: at this event of the next region, diverge, or make its execution fail. -1: never.
   int64_t forceDivergenceAt = -1, failKernelAt = -1;
 

@@ -30,6 +30,10 @@ constexpr auto kElementwise = std::to_array<std::string_view>(
      "masked_fill", "mul", "native_dropout", "ne", "new_full", "normal", "pow", "remainder", "rsub", "rrelu_with_noise",
      "smooth_l1_loss", "softplus", "softshrink", "sub", "threshold", "uniform", "where", "xlogy"});
 
+/// Take a position, and have results whose shape does not depend on it.
+constexpr auto kIndexedWrites =
+    std::to_array<std::string_view>({"select_backward", "slice_backward", "select_scatter", "slice_scatter"});
+
 bool isIndexedView(const graph::Event &event) {
   return event.op->viewRule == ViewRule::Select || event.op->viewRule == ViewRule::Slice;
 }
@@ -74,6 +78,8 @@ bool mayVary(const graph::Event &event, uint32_t index) {
       return param == "index";
     if (event.op->viewRule == ViewRule::Slice)
       return param == "start" || param == "end";
+    if (std::find(kIndexedWrites.begin(), kIndexedWrites.end(), base) != kIndexedWrites.end())
+      return param == "index" || param == "start" || param == "end";
     // Scalars that happen to be integers; sizes, dims and dtypes have other names.
     constexpr auto scalars = std::to_array<std::string_view>({"alpha", "beta", "value", "other", "self", "exponent",
                                                               "fill_value", "scalar", "weight", "min", "max"});

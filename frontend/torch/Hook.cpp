@@ -195,8 +195,10 @@ void inRegion(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *st
     return record(op, keys, stack, entry, *builder, isGate(entry, kind));
   }
   size_t base = stack->size() - entry.numArgs;
-  if (action == Session::Action::Gate)
+  if (action == Session::Action::Gate) {
     markTouched(*builder);
+    TORCH_CHECK(!session->failsGate(), "terra: injected failure");
+  }
   runForReal(op, keys, stack);
   if (action == Session::Action::Gate && session) {
     std::vector<int32_t> counts;
