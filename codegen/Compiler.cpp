@@ -59,7 +59,7 @@ public:
   /// Null when some stage failed as a whole; why goes to `onStage` as "failed".
   std::shared_ptr<Executable> run() {
     std::shared_ptr<Executable> executable = runStages();
-    if (!executable) fprintf(stderr, "FAILED %s\n", remarks_.c_str()); if (!executable && options_.onStage)
+    if (!executable && options_.onStage)
       options_.onStage("failed", remarks_);
     return executable;
   }
@@ -88,7 +88,7 @@ private:
   }
 
   void stage(const char *name) {
-    if (options_.onStage)
+    if (options_.onStage && !options_.failuresOnly)
       options_.onStage(name, remarks_ + print(*module_));
   }
 
@@ -206,7 +206,7 @@ private:
     if (!runStage(passes::addLlvmStage))
       return nullptr;
     std::string error;
-    auto code = loadModule(*module_, symbols, options_.onStage, error);
+    auto code = loadModule(*module_, symbols, options_.failuresOnly ? StageCallback() : options_.onStage, error);
     if (!code)
       remarks_ += "// " + error + "\n";
     return code;

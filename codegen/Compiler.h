@@ -17,6 +17,8 @@ struct CompileOptions {
   /// Called, when set, with ("imported" | "fused" | "lowered" | "llvm" | "asm", text) as the stages finish, and with
   /// ("failed", reason) when the whole segment has to run as externs.
   std::function<void(const std::string &stage, const std::string &text)> onStage;
+  /// Only "failed" is reported: printing the stages costs more than half of the compile time.
+  bool failuresOnly = false;
 };
 
 /// Compiles `segment` with MLIR/LLVM for the machine's CPU. `deaths` tells which storages are not outputs. Events without a
