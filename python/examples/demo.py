@@ -314,7 +314,7 @@ def main() -> int:
     failed = [(outcome.name, what) for outcome in outcomes for holds, what in outcome.checks if not holds]
     for name, what in failed:
         console.print(f"[bold red]✗ {name}: {what}[/]", highlight=False)
-    console.print("[bold red]Terra and eager disagree[/]" if failed else "[bold green]Terra and eager agree[/]")
+    console.print(f"[bold red]{len(failed)} checks failed[/]" if failed else "[bold green]Terra and eager agree[/]")
     return 1 if failed else 0
 
 
