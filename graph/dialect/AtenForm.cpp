@@ -136,7 +136,10 @@ const FormTable &table(mlir::MLIRContext &context) {
 
 } // namespace
 
-bool parseExpr(llvm::StringRef text, Expr &expr) { return Parser(text).parse(expr); }
+bool parseExpr(llvm::StringRef text, Expr &expr) {
+  expr = {};
+  return Parser(text).parse(expr);
+}
 
 const std::vector<AtenForm> &formsOf(mlir::MLIRContext &context, llvm::StringRef aten) {
   static const std::vector<AtenForm> none;
