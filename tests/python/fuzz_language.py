@@ -139,6 +139,19 @@ def _conditions(exact):
     )
 
 
+def _lives_and_deaths(a):
+    """A chain of values on one place of the list; some of them are held, written or read in some turns only."""
+    replaced = st.tuples(
+        st.just("replace"), st.sampled_from(["tanh", "exp", "neg", "sin", "clamp", "softmax", "sum_keep"])
+    )
+    held = st.tuples(
+        st.just("sometimes"), st.sampled_from(["use", "read", "keep"]), st.just(a), st.sampled_from([6, 7, 8])
+    )
+    written = st.tuples(st.just("inplace"), st.sampled_from(["add_", "tanh_"]), st.just(a), st.integers(0, 15))
+    step = st.one_of(replaced.map(lambda s: (*s, a)), replaced.map(lambda s: (*s, a)), held, written)
+    return st.tuples(st.just("do"), st.lists(step, min_size=3, max_size=7))
+
+
 def _statements(exact):
     at = st.integers(0, 15)
     simple = st.one_of(
@@ -147,13 +160,23 @@ def _statements(exact):
         st.tuples(st.just("inplace"), st.sampled_from([*INPLACE]), at, at),
         st.tuples(st.just("view"), st.sampled_from([*VIEWS]), at),
         st.tuples(st.just("scalar"), st.sampled_from(["add", "mul", "sub", "pow", "rsub"]), at, _scalars()),
+        st.tuples(st.just("replace"), st.sampled_from([*UNARY]), st.integers(0, 5)),
+        st.tuples(st.just("combine"), st.sampled_from([*BINARY]), st.integers(0, 5), at),
+        st.tuples(st.just("chain"), st.lists(st.sampled_from([*UNARY]), min_size=2, max_size=5), at),
         st.tuples(st.just("random"), st.sampled_from([*RANDOM]), at),
         st.tuples(st.sampled_from(["drop", "log", "read", "use", "keep", "backward", "grad", "print"]), at),
         st.sampled_from([("optimizer",), ("zero_grad",), ("zero_grad_none",), ("seed",), ("input", 2), ("input", 3)]),
         st.tuples(st.just("raise"), _conditions(exact)),
+        st.tuples(
+            st.just("sometimes"),
+            st.sampled_from(["use", "use", "read", "drop", "print"]),
+            st.integers(0, 5),
+            st.sampled_from([3, 6, 7]),
+        ),
     )
     block = lambda inner: st.lists(inner, max_size=4)  # noqa: E731
     nested = st.one_of(
+        st.integers(0, 5).flatmap(_lives_and_deaths),
         st.tuples(st.just("if"), _conditions(exact), block(simple), block(simple)),
         st.tuples(st.just("loop"), st.sampled_from([2, 3]), block(simple)),
         st.tuples(st.just("no_grad"), block(simple)),
@@ -182,8 +205,11 @@ class Machine:
     def step(self, turn):
         self.turn, self.used = turn, []
         self.live = [self.kept[0], self.kept[1], *self.parameters]
-        self.block(self.statements)
-        return self.used
+        try:
+            self.block(self.statements)
+            return self.used
+        finally:
+            self.live = []  # values die inside the region, so that they can be fused away
 
     def block(self, statements):
         for statement in statements:
@@ -220,6 +246,20 @@ class Machine:
 
     def unary(self, name, a):
         self.push((UNARY.get(name) or DISCONTINUOUS[name])(self.pick(a)))
+
+    def replace(self, name, a):
+        """The operand dies here unless something else holds it."""
+        self.live[a % len(self.live)] = UNARY[name](self.pick(a))
+
+    def combine(self, name, a, b):
+        self.live[a % len(self.live)] = BINARY[name](self.pick(a), self.partner(self.pick(a), b))
+
+    def chain(self, names, a):
+        """Intermediate values die at once."""
+        value = self.pick(a)
+        for name in names:
+            value = UNARY[name](value)
+        self.live[a % len(self.live)] = value
 
     def binary(self, name, a, b):
         a = self.pick(a)
@@ -263,6 +303,11 @@ class Machine:
     def use(self, a):
         self.used.append(self.pick(a))
 
+    def sometimes(self, what, a, turns):
+        """No new op, but a value lives longer, dies earlier or is read where it was not before."""
+        if self.turn % turns == turns - 1:
+            getattr(self, what)(a)
+
     def keep(self, a):
         """Carried over to the next turn: replaces a kept tensor, by history-free values."""
         self.kept[self.turn % 2] = self.pick(a).detach()
@@ -298,6 +343,9 @@ class Machine:
     def loop(self, modulus, body):
         for _ in range(self.turn % modulus + 1):
             self.block(body)
+
+    def do(self, body):
+        self.block(body)
 
     def no_grad(self, body):
         with torch.no_grad():

@@ -552,6 +552,33 @@ def test_objects_die_when_they_do_eagerly():
     check(program, "exact")
 
 
+@pytest.mark.parametrize("from_turn", [3, 6, 9])
+def test_values_that_begin_to_survive(from_turn, numerics):
+    """Intermediate values that were fused away, and are then kept: no op tells, only the reference."""
+
+    def program(t):
+        kept, weak = [], []
+        t.watch(kept=kept)
+
+        @t.function
+        def step(x, i):
+            a = x * 2
+            b = (a + 1).tanh()
+            c = b.view(-1)[3:9]
+            d = (c - x.sum()) * b.mean()
+            if i >= from_turn:
+                kept.extend([[a], [b, a], [c], [d, c]][i % 4])
+            weak.append(weakref.ref(a))
+            del a, b, c
+            return d.exp()
+
+        for i in t.loop(13):
+            t.out(step(vectors(i), i))
+            t.log(weak[-1]() is None)
+
+    check(program, numerics)
+
+
 def test_function_without_tensor_work():
     def program(t):
         @t.function

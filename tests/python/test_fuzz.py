@@ -18,6 +18,9 @@ REGRESSIONS = {
         ("binary", "mul", 0, 1), ("if", ("turn", 2), [("log", 4), ("scalar", "add", 4, ("turn", 1))], [("drop", 3)]),
         ("unary", "sigmoid", 4), ("use", 5),
     ],
+    "value_fused_away_survives_in_a_later_turn": [
+        ("replace", "tanh", 0), ("sometimes", "use", 0, 7), ("replace", "exp", 0), ("replace", "sin", 0), ("use", 0),
+    ],
     "optimizer_between_two_backwards": [
         ("binary", "matmul", 0, 2), ("backward", 4), ("optimizer",), ("binary", "mul", 2, 2),
         ("backward", 5), ("use", 4),
@@ -29,7 +32,7 @@ REGRESSIONS = {
 }  # fmt: skip
 
 
-def run(statements, numerics, optimizer="sgd", turns=7):
+def run(statements, numerics, optimizer="sgd", turns=9):
     def program(t):
         machine = Machine(statements, optimizer, numerics, t)
         t.watch(state=machine.kept, parameters=machine.parameters, optimizer=machine.optimizer)
