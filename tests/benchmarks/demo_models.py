@@ -6,6 +6,7 @@ from itertools import islice
 
 import harness
 import models
+import peak
 import torch
 
 SMALL = {"cnn": {"width": 8}, "transformer": {"width": 32, "layers": 2}, "gan": {"width": 16}}
@@ -29,13 +30,13 @@ def benchmark(arguments) -> list[dict]:
     harness.summary(results)
     if arguments.memory:
         names = harness.chosen_variants(arguments, [])
-        peaks = {p: {v: found for v in names if (found := harness.peak_memory(p, v))} for p in arguments.programs}
-        results.append({"title": "peak memory", "rows": harness.report_peaks(peaks)})
+        peaks = {p: {v: found for v in names if (found := peak.peak_memory(p, v))} for p in arguments.programs}
+        results.append({"title": "peak memory", "rows": peak.report_peaks(peaks)})
     return results
 
 
 if __name__ == "__main__":
-    harness.serve_peak_memory(lambda name: program(name, full=True))
+    peak.serve_peak_memory(lambda name: program(name, full=True))
     parser = harness.parser(__doc__, seconds=4)
     parser.add_argument("--programs", nargs="+", choices=list(models.PROGRAMS), default=list(models.PROGRAMS))
     parser.add_argument("--full", action="store_true", help="the demo's own sizes")

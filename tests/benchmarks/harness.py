@@ -1,4 +1,4 @@
-"""What every benchmark here shares: variants of one program, interleaved timing, tables, peak memory.
+"""What every benchmark here shares: variants of one program, interleaved timing, tables.
 
 A benchmark builds the same `Program` once for each variant and hands the variants to `compare`. All run in one process,
 in turns and in random order, so that noise of the machine meets them alike; a ratio is the median of the ratios of
@@ -398,65 +398,3 @@ def run_child(threads: int, malloc: str) -> int:
             "TERRA_BENCHMARK_CACHES": caches,
         }
         return subprocess.run([sys.executable, *sys.argv], env=environment).returncode
-
-
-# --- peak memory -----------------------------------------------------------------------------------------------------
-
-PEAK_OPTION = "--peak-of"
-
-
-def peak_memory(program: str, variant: str) -> dict[str, int]:
-    """Peak resident bytes of one variant in a process of its own: in all (`peak`), and since its first step (`grown`).
-
-    The script must call `serve_peak_memory` before anything else.
-    """
-    command = [sys.executable, sys.argv[0], PEAK_OPTION, program, variant, str(torch.get_num_threads())]
-    done = subprocess.run(command, capture_output=True, text=True)
-    try:
-        return json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
-        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        console.print(f"[red]{program}, {variant}: no peak memory: {reason}[/]")
-        return {}
-
-
-def serve_peak_memory(make: Callable[[str], Program], steps: int = 60) -> None:
-    """In a process started by `peak_memory`: runs the asked variant, prints its peak and exits."""
-    if PEAK_OPTION not in sys.argv:
-        return
-    program, name, threads = sys.argv[sys.argv.index(PEAK_OPTION) + 1 :]
-    torch.set_num_threads(int(threads))
-    torch.manual_seed(0)
-    variant = VARIANTS[name](name, make(program))
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = resident("VmRSS")
-    warm_up(variant)
-    variant.run(steps)
-    print(json.dumps({"peak": resident("VmHWM"), "grown": resident("VmHWM") - before}))
-    sys.exit(0)
-
-
-def resident(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
-
-
-def report_peaks(peaks: dict[str, dict[str, dict[str, int]]]) -> list[dict]:
-    """Peaks by program and variant, each relative to eager's."""
-    table = Table(title="peak resident memory, each in a process of its own", title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("program", "variant"):
-        table.add_column(heading)
-    for heading in ("peak", "× eager", "since the first step", "× eager"):
-        table.add_column(heading, justify="right")
-    rows = []
-    for program, variants in peaks.items():
-        for name, found in variants.items():
-            shown, relative = [], {}
-            for key in ("peak", "grown"):
-                base = variants.get("eager", {}).get(key)
-                relative[key] = found[key] / base if base else None
-                shown += [f"{found[key] / 2**20:.1f} MiB", f"{relative[key]:.3f}" if base else ""]
-            table.add_row(program, name, *shown)
-            rows.append({"program": program, "variant": name, **found, "relative": relative})
-    console.print(table)
-    return rows
