@@ -436,6 +436,24 @@ def test_torch_compiled_callee():
     )
 
 
+def test_capsule_of_a_promised_tensor():
+    """In a process of its own: C++ that takes a promised pointer can crash."""
+    expect(
+        """
+        @terra.function
+        def share(x):
+            b = x * 2
+            torch.utils.dlpack.from_dlpack(torch.utils.dlpack.to_dlpack(b)).mul_(3)
+            return b + 1
+        for _ in range(5):
+            out = share(torch.ones(2))
+            share.wait_compiled()
+        print(out.tolist())
+        """,
+        "[7.0, 7.0]\n",
+    )
+
+
 def test_fake_and_meta_tensors_are_left_alone():
     expect(
         """
