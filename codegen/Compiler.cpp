@@ -51,6 +51,17 @@ std::string print(Operation *op) {
   return text + "\n";
 }
 
+/// For people: every op with its line of the program.
+std::string printWithLines(Operation *op) {
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  op->print(os, OpPrintingFlags().enableDebugInfo(/*enable=*/true, /*prettyForm=*/true));
+  const std::string unknown = " [unknown]";
+  for (size_t at = 0; (at = text.find(unknown, at)) != std::string::npos;)
+    text.erase(at, unknown.size());
+  return text + "\n";
+}
+
 class Compilation {
 public:
   Compilation(Shared &shared, const graph::Segment &segment, const graph::Deaths &deaths, const CompileOptions &options)
@@ -89,7 +100,7 @@ private:
 
   void stage(const char *name) {
     if (options_.onStage && !options_.failuresOnly)
-      options_.onStage(name, remarks_ + print(*module_));
+      options_.onStage(name, remarks_ + printWithLines(*module_));
   }
 
   bool runStage(void (*add)(OpPassManager &)) {

@@ -95,7 +95,7 @@ void printArg(std::ostream &os, const Event &event, const Arg &arg) {
     os << '"' << arg.string << '"';
     return;
   case ArgKind::Opaque:
-    os << "<opaque>";
+    os << '<' << (arg.string.empty() ? "opaque" : arg.string) << '>';
     return;
   }
 }

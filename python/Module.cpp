@@ -4,4 +4,5 @@
 PYBIND11_MODULE(_C, module) {
   terra::python::bindSession(module);
   terra::python::bindRuntime(module);
+  terra::python::bindDump(module);
 }
