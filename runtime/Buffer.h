@@ -3,12 +3,11 @@
 
 #include "graph/StorageTag.h"
 #include "graph/Types.h"
+#include "runtime/Failure.h"
 
 #include <atomic>
 #include <cstdint>
-#include <exception>
 #include <memory>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -19,19 +18,6 @@ struct Memory {
   void *data = nullptr;
   void *owner = nullptr;
   void (*release)(void *) = nullptr;
-};
-
-/// The first error that an instruction of a region raised. Later instructions of the region are dropped.
-struct Failure {
-  std::atomic<bool> failed{false};
-  std::exception_ptr error; ///< valid once `failed`
-  std::string op, location;
-  std::atomic<bool> delivered{false};
-
-  [[noreturn]] void deliver() {
-    delivered.store(true);
-    std::rethrow_exception(error);
-  }
 };
 
 /// Where the storages of one run note at which event the program dropped them.
@@ -119,39 +105,6 @@ private:
   size_t bytes_;
   Device device_;
   std::shared_ptr<Failure> failure_;
-};
-
-/// Owning pointer to a buffer.
-class BufferRef {
-public:
-  BufferRef() = default;
-  /// Takes over one reference.
-  static BufferRef adopt(Buffer *buffer) {
-    BufferRef ref;
-    ref.buffer_ = buffer;
-    return ref;
-  }
-  static BufferRef retain(Buffer *buffer) {
-    if (buffer)
-      buffer->retain();
-    return adopt(buffer);
-  }
-  BufferRef(BufferRef &&other) noexcept : buffer_(std::exchange(other.buffer_, nullptr)) {}
-  BufferRef &operator=(BufferRef &&other) noexcept {
-    std::swap(buffer_, other.buffer_);
-    return *this;
-  }
-  ~BufferRef() { reset(); }
-  void reset() {
-    if (Buffer *buffer = std::exchange(buffer_, nullptr))
-      buffer->release();
-  }
-  Buffer *get() const { return buffer_; }
-  Buffer *operator->() const { return buffer_; }
-  explicit operator bool() const { return buffer_ != nullptr; }
-
-private:
-  Buffer *buffer_ = nullptr;
 };
 
 } // namespace terra::runtime

@@ -207,15 +207,16 @@ void *resolve(Run &run, const KernelArg &arg, char *scratch) {
   return static_cast<char *>(run.buffer(arg.slot).data()) + offset;
 }
 
-void recordFailure(Run &run, uint32_t index, std::exception_ptr error) {
+} // namespace
+
+void GraphRunner::recordFailure(Run &run, uint32_t event, std::exception_ptr error) {
   Failure &failure = *run.failure;
   failure.error = std::move(error);
-  failure.op = run.segment().events[index].event->name();
-  failure.location = run.segment().events[index].event->location;
+  failure.op = run.segment().events[event].event->name();
+  failure.location = run.segment().events[event].event->location;
   failure.failed.store(true, std::memory_order_release);
+  failedTicket_.store(run.ticket, std::memory_order_release);
 }
-
-} // namespace
 
 void GraphRunner::step(Run &run, uint32_t index) {
   const Instruction &instruction = run.executable->instructions[index];

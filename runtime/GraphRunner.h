@@ -41,6 +41,9 @@ public:
   bool idle() const { return completedTicket() == lastTicket(); }
   /// Events of runs that are not finished.
   uint64_t queuedEvents() const { return queuedEvents_.load(std::memory_order_relaxed); }
+  /// The last run that failed, until `forgetFailed`; 0: none.
+  uint64_t failedTicket() const { return failedTicket_.load(std::memory_order_acquire); }
+  void forgetFailed(uint64_t ticket) { failedTicket_.compare_exchange_strong(ticket, 0); }
   double busySeconds() const { return double(busyNanos_.load(std::memory_order_relaxed)) * 1e-9; }
 
   /// Finishes what is queued and ends the thread. Idempotent. After it nothing may be submitted.
@@ -58,6 +61,7 @@ private:
   void runKernel(Run &run, const codegen::KernelCall &call);
   void runExterns(Run &run, const std::vector<uint32_t> &events);
   void finish(Run &run);
+  void recordFailure(Run &run, uint32_t event, std::exception_ptr error);
   void wake();
   void wakeWaiters();
   template <typename Done> void wait(const Done &done, const Poll &poll);
@@ -67,6 +71,7 @@ private:
   std::condition_variable work_, progress_;
   std::deque<std::shared_ptr<Run>> queue_;
   std::atomic<uint64_t> submitted_{0}, completed_{0}, busyNanos_{0}, queuedEvents_{0};
+  std::atomic<uint64_t> failedTicket_{0};
   std::atomic<bool> sleeping_{false};
   std::atomic<int> waiters_{0};
   bool stop_ = false;

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "codegen/Executable.h"
-#include "runtime/Buffer.h"
+#include "runtime/BufferRef.h"
 #include "tracer/Cursor.h"
 
 #include <atomic>

@@ -77,27 +77,38 @@ void Runtime::flushIfOpen(uint64_t ticketOrEpoch, bool byEpoch) {
     session->interrupt();
 }
 
-void Runtime::settle(Buffer &buffer, bool write) {
-  if (settled(buffer, write))
+void Runtime::raiseDropped(uint64_t lastTicket) {
+  uint64_t failed = runner_.failedTicket();
+  if (failed == 0 || lastTicket < failed)
     return;
-  if (buffer.state() == Buffer::State::Pending)
-    flushIfOpen(buffer.epoch, /*byEpoch=*/true);
-  uint64_t last = (write ? buffer.lastUse : buffer.lastWrite).load(std::memory_order_acquire);
-  if (runner_.completedTicket() < last) {
-    flushIfOpen(last, /*byEpoch=*/false);
-    wait(last);
+  for (const auto &failure : takeUndelivered())
+    failure->deliver();
+  runner_.forgetFailed(failed);
+}
+
+void Runtime::settle(Buffer &buffer, bool write) {
+  if (!settled(buffer, write)) {
+    if (buffer.state() == Buffer::State::Pending)
+      flushIfOpen(buffer.epoch, /*byEpoch=*/true);
+    uint64_t last = (write ? buffer.lastUse : buffer.lastWrite).load(std::memory_order_acquire);
+    if (runner_.completedTicket() < last) {
+      flushIfOpen(last, /*byEpoch=*/false);
+      wait(last);
+    }
+    waitBuffer(buffer);
+    if (buffer.state() == Buffer::State::Failed)
+      buffer.failure()->deliver();
   }
-  waitBuffer(buffer);
-  if (buffer.state() == Buffer::State::Failed)
-    buffer.failure()->deliver();
+  raiseDropped(buffer.lastWrite.load(std::memory_order_relaxed));
 }
 
 void Runtime::settleRandom() {
   uint64_t ticket = lastRandom_.load(std::memory_order_acquire);
-  if (runner_.completedTicket() >= ticket)
-    return;
-  flushIfOpen(ticket, /*byEpoch=*/false);
-  wait(ticket);
+  if (runner_.completedTicket() < ticket) {
+    flushIfOpen(ticket, /*byEpoch=*/false);
+    wait(ticket);
+  }
+  raiseDropped(ticket);
 }
 
 void Runtime::drain() {

@@ -3,6 +3,7 @@
 
 #include "runtime/CompileQueue.h"
 #include "runtime/GraphRunner.h"
+#include "runtime/RegionLock.h"
 
 #include <atomic>
 #include <memory>
@@ -25,7 +26,7 @@ public:
   uint64_t newEpoch() { return epoch_.fetch_add(1, std::memory_order_relaxed); }
 
   /// Held while a session looks at an event, and by whoever flushes it from another thread.
-  std::recursive_mutex &lock() { return lock_; }
+  RegionLock &lock() { return lock_; }
 
   /// At most one region co-executes or records at a time; others run as eager. False when there is one already.
   bool activate(Session *session);
@@ -71,12 +72,15 @@ public:
 
 private:
   void waitBuffer(Buffer &buffer);
+  /// Work that was dropped because its region failed has left older data behind: raises the error, once, for who is about to
+  /// look at what the run `lastTicket` was to compute.
+  void raiseDropped(uint64_t lastTicket);
   /// Reports whether the active session had to be flushed.
   void flushIfOpen(uint64_t ticketOrEpoch, bool byEpoch);
 
   GraphRunner runner_;
   CompileQueue compileQueue_;
-  std::recursive_mutex lock_;
+  RegionLock lock_;
   std::atomic<Session *> active_{nullptr};
   bool disabled_ = false;
   std::atomic<uint64_t> epoch_{1}, lastRandom_{0};

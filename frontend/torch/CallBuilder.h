@@ -3,6 +3,7 @@
 
 #include "frontend/torch/OpTable.h"
 #include "frontend/torch/Storage.h"
+#include "runtime/BufferRef.h"
 #include "tracer/CallView.h"
 
 #include <ATen/core/stack.h>

@@ -164,9 +164,17 @@ void record(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *stac
   markResults(results, recording->region());
 }
 
+bool hasMask(const tracer::CallView &call) {
+  for (uint32_t i = 1; i < call.numTensors; ++i)
+    if (call.tensors[i].dtype == DType::Bool || call.tensors[i].dtype == DType::UInt8)
+      return true;
+  return false;
+}
+
 /// True when the event's results cannot be promised: it runs on the Python thread every time.
-bool isGate(const OpEntry &entry, CallBuilder::Kind kind) {
+bool isGate(const OpEntry &entry, const CallBuilder &builder, CallBuilder::Kind kind) {
   return kind == CallBuilder::Kind::Gate || entry.op.has(graph::kOpGate) ||
+         (entry.indexesByMask && hasMask(builder.view())) ||
          (session->options().preciseErrors && entry.op.has(graph::kOpMayFailOnData));
 }
 
@@ -192,7 +200,7 @@ void inRegion(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *st
   settleCall(entry, *stack);
   if (action == Session::Action::Record) {
     markTouched(*builder);
-    return record(op, keys, stack, entry, *builder, isGate(entry, kind));
+    return record(op, keys, stack, entry, *builder, isGate(entry, *builder, kind));
   }
   size_t base = stack->size() - entry.numArgs;
   if (action == Session::Action::Gate) {

@@ -95,11 +95,14 @@ bool isGenerator(const c10::TypePtr &type) {
   return type->kind() == c10::TypeKind::GeneratorType;
 }
 
+/// Their result's shape depends on data only where an index is a mask.
+bool indexesByMask(std::string_view base) { return oneOf(base, {"index", "_unsafe_index"}); }
+
 uint32_t flagsOf(const c10::OperatorHandle &handle, std::string_view name, std::string_view base, bool writes) {
   const c10::FunctionSchema &schema = handle.schema();
   uint32_t flags = 0;
   bool gate = !name.starts_with("aten::") || !returnsTensorsOnly(schema) || (schema.returns().empty() && !writes) ||
-              handle.hasTag(at::Tag::dynamic_output_shape) || handle.hasTag(at::Tag::data_dependent_output) ||
+              (handle.hasTag(at::Tag::dynamic_output_shape) && !indexesByMask(base)) || handle.hasTag(at::Tag::data_dependent_output) ||
               handle.hasTag(at::Tag::inplace_view) || base.starts_with("resize") || base.starts_with("set_") ||
               base.starts_with("quantize") || base.starts_with("_cudnn") ||
               oneOf(base, {"_linalg_check_errors", "nonzero", "unique_dim", "_unique2", "masked_select", "equal",
@@ -149,6 +152,7 @@ std::unique_ptr<OpEntry> makeEntry(const c10::OperatorHandle &handle) {
   op.flags = flagsOf(handle, op.name, base, writes);
   op.viewRule = graph::viewRuleOf(op.name);
   op.host = entry.get();
+  entry->indexesByMask = indexesByMask(base);
   entry->makesScalarsOnly = oneOf(base, {"zeros", "ones", "full", "scalar_tensor", "empty"});
   if (op.name.starts_with("profiler::") || looksAtMetadataOnly(base))
     entry->route = Route::Ignore;

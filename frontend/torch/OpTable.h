@@ -22,6 +22,7 @@ struct OpEntry {
   uint32_t numArgs = 0;
   std::vector<bool> listArgs;     ///< the parameter is a list of (optional) tensors
   std::vector<bool> generatorArgs;
+  bool indexesByMask = false;     ///< a gate when an index is a mask (`index.Tensor`)
   bool builtin = false;           ///< of PyTorch itself: never unregistered
   bool makesScalarsOnly = false;  ///< a factory of constants (`zeros`): at once when the result has no dimensions
 

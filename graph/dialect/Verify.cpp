@@ -163,18 +163,8 @@ OpFoldResult ReshapeOp::fold(FoldAdaptor) {
 }
 
 OpFoldResult CastOp::fold(FoldAdaptor) {
-  // cast(x) => x where nothing changes
-  if (getInput().getType() == getType())
-    return getInput();
-  auto inner = getInput().getDefiningOp<CastOp>();
-  if (!inner || inner.getInput().getType() != getType())
-    return {};
-  // cast(cast(x : f32 -> bf16) : bf16 -> f32) => x: inside a fused group, values keep the wider type
-  Type narrow = cast<RankedTensorType>(inner.getType()).getElementType();
-  Type wide = cast<RankedTensorType>(getType()).getElementType();
-  if (wide.isF32() && (narrow.isBF16() || narrow.isF16()))
-    return inner.getInput();
-  return {};
+  // cast(x) => x where nothing changes. A cast to a narrower type and back is kept: it rounds, as eager does after every op.
+  return getInput().getType() == getType() ? OpFoldResult(getInput()) : OpFoldResult();
 }
 
 } // namespace terra::ir

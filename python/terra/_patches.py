@@ -7,6 +7,7 @@ import threading
 from typing import Any, Callable
 
 import torch
+import torch.utils.dlpack
 
 from terra import _C
 
@@ -14,6 +15,14 @@ from terra import _C
 _READS = ("tolist", "__reduce_ex__", "__deepcopy__", "share_memory_", "is_shared", "_typed_storage", "storage", "__repr__")
 # Hand the memory out.
 _EXPOSES = ("numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "__cuda_array_interface__")
+# Functions that read the memory of tensors among their arguments before any operation is dispatched.
+_READERS = (
+    (torch, ("tensor", "as_tensor", "asarray", "tensor_split", "ctc_loss", "to_dlpack")),
+    (torch.Tensor, ("tensor_split",)),
+    (torch._VF, ("_pad_packed_sequence", "_pack_padded_sequence")),
+    (torch._C, ("_to_dlpack", "_to_dlpack_versioned")),
+    (torch.utils.dlpack, ("to_dlpack",)),
+)
 # Settings of the whole process that decide what queued work computes.
 _SETTINGS = (
     "_set_default_dtype",
@@ -45,6 +54,31 @@ def _waiting(original: Callable[..., Any], exposes: bool) -> Callable[..., Any]:
             _C.end_real()
 
     return read
+
+
+def _read_all(values: Any, exposes: bool) -> None:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            _C.read(value, exposes)
+        elif isinstance(value, (list, tuple)):
+            _read_all(value, exposes)
+
+
+def _reading_arguments(original: Callable[..., Any], exposes: bool) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        _read_all(args, exposes)
+        _read_all(kwargs.values(), exposes)
+        return original(*args, **kwargs)
+
+    return call
+
+
+def _patch_readers() -> None:
+    for module, names in _READERS:
+        for name in names:
+            if callable(original := getattr(module, name, None)):
+                setattr(module, name, _reading_arguments(original, exposes="dlpack" in name))
 
 
 def _drawing(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,6 +135,7 @@ def _patch_threads() -> None:
 
 def install() -> None:
     _patch_tensor()
+    _patch_readers()
     _patch_generator()
     _patch_settings()
     _patch_threads()
