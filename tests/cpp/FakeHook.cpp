@@ -1,0 +1,205 @@
+#include "FakeFrontend.h"
+
+#include "tracer/Rules.h"
+
+#include <map>
+
+namespace terra::fake {
+
+using graph::Alias;
+using runtime::Buffer;
+using runtime::Session;
+
+namespace {
+
+tracer::TensorView viewOf(const Tensor &tensor) {
+  tracer::TensorView view;
+  view.storage = &tensor.storage->buffer();
+  view.rank = uint32_t(tensor.meta.rank());
+  view.sizes = tensor.meta.dims.data();
+  view.strides = tensor.meta.dims.data() + view.rank;
+  view.dtype = tensor.meta.dtype;
+  view.offset = tensor.meta.offset;
+  return view;
+}
+
+/// A CallView with what it points to.
+struct Built {
+  std::vector<tracer::TensorView> tensors;
+  std::vector<tracer::ArgView> args;
+  tracer::CallView view;
+
+  Built(const Call &call, graph::Context context) : args(call.args) {
+    for (const Tensor &tensor : call.tensors)
+      tensors.push_back(viewOf(tensor));
+    for (tracer::ArgView &arg : args)
+      if (arg.kind == graph::ArgKind::DoubleList)
+        arg.doubles = call.doubles.data();
+    view.op = &call.op->op;
+    view.args = args.data();
+    view.numArgs = uint32_t(args.size());
+    view.tensors = tensors.data();
+    view.numTensors = uint32_t(tensors.size());
+    view.context = context;
+  }
+};
+
+bool isGate(const FakeOp &op) { return op.op.has(graph::kOpGate); }
+
+} // namespace
+
+void Hooked::settle(const Call &call) {
+  for (const Tensor &tensor : call.tensors)
+    runtime_.settle(tensor.storage->buffer(), call.op->op.params[0].written);
+  if (call.op->op.has(graph::kOpRandom))
+    runtime_.settleRandom();
+}
+
+void Hooked::markTouched(const Call &call) {
+  for (const Tensor &tensor : call.tensors)
+    tensor.storage->buffer().region = session->region();
+}
+
+std::vector<Tensor> Hooked::promise(const Call &call, const tracer::CallView &view) {
+  const graph::SegmentEvent &expected = session->expected();
+  std::map<uint32_t, std::shared_ptr<Storage>> storages; // results may share one
+  std::vector<Tensor> results;
+  for (uint32_t i = 0; i < expected.results.size(); ++i) {
+    const graph::Result &result = expected.event->results[i];
+    Tensor &tensor = results.emplace_back(Tensor{nullptr, result.meta});
+    if (result.alias == Alias::Same) {
+      tensor = call.tensors[result.aliasOf];
+    } else if (result.alias == Alias::View) {
+      tensor.storage = call.tensors[result.aliasOf].storage;
+      tensor.meta.offset = tracer::resultOffset(*expected.event, view, i);
+    } else {
+      uint32_t slot = expected.results[i].slot;
+      std::shared_ptr<Storage> &storage = storages[slot];
+      if (!storage) {
+        auto *buffer = new Buffer(size_t(session->run().segment().slots[slot].bytes), Device{});
+        buffer->region = session->region();
+        storage = std::make_shared<Storage>(buffer, &runtime_);
+        session->promise(slot, buffer);
+      }
+      tensor.storage = storage;
+    }
+  }
+  return results;
+}
+
+std::vector<Tensor> Hooked::record(const Call &call, const tracer::CallView &view,
+                                   const std::function<std::vector<Tensor>()> &real) {
+  auto event = session->recorder().begin(view);
+  event->gate = isGate(*call.op);
+  std::vector<Tensor> results = real();
+  std::vector<tracer::ResultView> views;
+  for (const Tensor &tensor : results) {
+    tracer::ResultView &result = views.emplace_back();
+    result.tensor = viewOf(tensor);
+    result.storageBytes = int64_t(tensor.storage->buffer().bytes());
+    if (call.op->shape == Shape::InPlace)
+      result.sameAs = 0;
+    tensor.storage->buffer().region = session->region();
+  }
+  if (call.op->shape == Shape::Fetch)
+    views.emplace_back(); // a number, not a tensor
+  event->resultCounts.assign(views.size(), -1);
+  session->recorder().finish(std::move(event), views);
+  return results;
+}
+
+std::vector<Tensor> Hooked::inRegion(const Call &call, const std::function<std::vector<Tensor>()> &real) {
+  Built built(call, context);
+  Session::Action action;
+  {
+    std::lock_guard lock(runtime_.lock());
+    action = session->onCall(built.view);
+    if (action == Session::Action::Recognised) {
+      markTouched(call);
+      std::vector<Tensor> results = promise(call, built.view);
+      session->advance();
+      return results;
+    }
+  }
+  settle(call);
+  if (action == Session::Action::Record) {
+    markTouched(call);
+    return record(call, built.view, real);
+  }
+  if (action == Session::Action::Gate) {
+    markTouched(call);
+    if (session->failsGate())
+      throw std::runtime_error("terra: injected failure");
+  }
+  std::vector<Tensor> results = real();
+  if (action == Session::Action::Gate)
+    for (const Tensor &result : results)
+      result.storage->buffer().region = session->region();
+  return results;
+}
+
+std::vector<Tensor> Hooked::call(const Call &call) {
+  if (session)
+    return inRegion(call, [&] { return compute(call); });
+  settle(call);
+  return compute(call);
+}
+
+int64_t Hooked::item(const Tensor &tensor) {
+  int64_t value = 0;
+  Call call(ops().item, {tensor});
+  auto real = [&]() -> std::vector<Tensor> {
+    value = digest(tensor);
+    return {};
+  };
+  if (session) {
+    inRegion(call, real);
+  } else {
+    settle(call);
+    real();
+  }
+  return value;
+}
+
+void Hooked::announce(const Tensor &tensor) {
+  if (!session || tensor.storage->buffer().region != session->region())
+    return;
+  tracer::TensorView view = viewOf(tensor);
+  std::lock_guard lock(runtime_.lock());
+  session->onRead(&view);
+}
+
+int64_t Hooked::read(const Tensor &tensor) {
+  announce(tensor);
+  runtime_.settle(tensor.storage->buffer(), /*write=*/false);
+  return digest(tensor);
+}
+
+void Hooked::callImmediately(const Call &call) {
+  for (const Tensor &tensor : call.tensors)
+    if (session && tensor.storage->buffer().region == session->region()) {
+      announce(tensor);
+      break;
+    }
+  settle(call);
+  compute(call);
+}
+
+uint64_t Hooked::readGenerator() {
+  if (session) {
+    std::lock_guard lock(runtime_.lock());
+    session->onRead(nullptr);
+  }
+  runtime_.settleRandom();
+  return Frontend::readGenerator();
+}
+
+void Hooked::barrier() {
+  if (session) {
+    std::lock_guard lock(runtime_.lock());
+    session->onRead(nullptr);
+  }
+  runtime_.drain();
+}
+
+} // namespace terra::fake
