@@ -102,6 +102,46 @@ def only_metas(tree):
     return [only_metas(v) for v in tree] if isinstance(tree, list) else tree
 
 
+LOW = (torch.bfloat16, torch.float16)
+
+
+def mapped(value, change):
+    """Nested arguments with `change` applied to each tensor."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size) and not hasattr(value, "_fields"):
+        return type(value)(mapped(v, change) for v in value)
+    return {k: mapped(v, change) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def widened(tensor):
+    return tensor.detach().double().requires_grad_(tensor.requires_grad) if tensor.dtype in LOW else tensor
+
+
+def data_of(tree):
+    """All tensors of a frozen tree, gradients too, in order."""
+    if isinstance(tree, Frozen):
+        return [tree.data, *data_of(tree.grad)]
+    return [data for part in tree for data in data_of(part)] if isinstance(tree, (list, tuple)) else []
+
+
+def as_precise_as_eager(eager_fn, arguments, expected, actual):
+    """For 16-bit types: no further from the float64 result than twice what eager is, where the two differ."""
+    exact = data_of(call(eager_fn, mapped(arguments, widened)))
+    triples = list(zip(exact, data_of(expected), data_of(actual), strict=False))
+    if not len(exact) == len(data_of(expected)) == len(data_of(actual)):
+        return False
+    for true, eager, terra_s in triples:
+        if eager.dtype not in LOW or eager.shape != true.shape or not eager.numel():
+            if eager.dtype != terra_s.dtype or not torch.equal(eager, terra_s):
+                return False
+            continue
+        error = [(t.double() - true.double()).abs().max() for t in (eager, terra_s)]
+        if not error[1] <= 2 * error[0] + true.abs().max() * torch.finfo(eager.dtype).eps:
+            return False
+    return True
+
+
 def compare(name, samples, eager_fn, numerics, metas_only=False):
     """Calls each sample `CALLS` times under one decorated function. Returns the number of co-executed regions."""
     step = terra.function(eager_fn, numerics=numerics)
@@ -114,6 +154,8 @@ def compare(name, samples, eager_fn, numerics, metas_only=False):
             step.wait_compiled()
             pair = (expected, actual) if stable else (only_metas(expected), only_metas(actual))
             found = difference(*pair, tolerance, f"{name} sample {number} call {turn}")
+            if found and numerics == "fast" and as_precise_as_eager(eager_fn, arguments, expected, actual):
+                found = None
             assert not found, f"{found}\narguments: {str(arguments)[:600]}"
     return step.stats()["regions_coexecuted"]
 
