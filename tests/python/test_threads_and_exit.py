@@ -454,6 +454,23 @@ def test_capsule_of_a_promised_tensor():
     )
 
 
+def test_factories_of_every_type():
+    """In a process of its own: the compiler once crashed on complex ones."""
+    expect(
+        """
+        types = [torch.complex64, torch.complex128, torch.bool, torch.int8, torch.uint8, torch.float16, torch.float64]
+        @terra.function
+        def make(x):
+            return [(torch.zeros(3, dtype=t), torch.ones(2, dtype=t), torch.full((2,), 1, dtype=t)) for t in types]
+        for _ in range(5):
+            out = make(torch.ones(2))
+            make.wait_compiled()
+        print(all(a.dtype == t and not a.any() and b.all() and c.all() for t, (a, b, c) in zip(types, out)))
+        """,
+        "True\n",
+    )
+
+
 def test_fake_and_meta_tensors_are_left_alone():
     expect(
         """
