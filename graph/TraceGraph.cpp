@@ -47,41 +47,4 @@ std::string toString(const TraceGraph &graph) {
   return text;
 }
 
-namespace {
-std::string escape(const std::string &text) {
-  std::string out;
-  for (char c : text) {
-    if (std::string("\\\"{}<>|").find(c) != std::string::npos)
-      out += '\\';
-    out += c;
-  }
-  return out;
-}
-
-std::string label(const TraceGraph &graph, NodeId first, NodeId &last) {
-  std::string text;
-  for (NodeId id = first;; id = graph[id].next[0]) {
-    last = id;
-    const Event *event = graph[id].event.get();
-    text += event ? escape(event->kind == EventKind::Call ? toString(*event) : event->name()) : "start";
-    text += "\\l";
-    if (graph[id].next.size() != 1 || graph.startsSegment(graph[id].next[0]))
-      return text;
-  }
-}
-} // namespace
-
-std::string toDot(const TraceGraph &graph) {
-  std::string text = "digraph TraceGraph {\n  node [shape=record fontname=monospace fontsize=9];\n";
-  for (NodeId id = 0; id < graph.size(); ++id) {
-    if (id != TraceGraph::kStart && !graph.startsSegment(id))
-      continue;
-    NodeId last = id;
-    text += "  n" + std::to_string(id) + " [label=\"" + label(graph, id, last) + "\"];\n";
-    for (NodeId next : graph[last].next)
-      text += "  n" + std::to_string(id) + " -> n" + std::to_string(next) + ";\n";
-  }
-  return text + "}\n";
-}
-
 } // namespace terra::graph

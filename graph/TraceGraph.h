@@ -47,7 +47,7 @@ private:
 };
 
 std::string toString(const TraceGraph &graph);
-/// Graphviz source, one record a segment.
+/// Graphviz source: a table a segment, with the lines of the program. In Dot.cpp.
 std::string toDot(const TraceGraph &graph);
 
 } // namespace terra::graph
