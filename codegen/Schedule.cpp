@@ -5,7 +5,7 @@
 //   - its own events,
 //   - the recorded deaths of the storages that it fuses away (until then Python could still read them), and
 //   - the triggers of earlier instructions with which it has a hazard: it reads what they write, writes what they
-//     read or write, or both draw random numbers.
+//     read or write, or both draw random numbers; or they may fail and it does what could not be undone.
 // Instructions are sorted by trigger, ties topologically by hazards, so that the GraphRunner, a queue, never holds an
 // instruction whose inputs come from a later one. In program order with deferred groups a queue can deadlock: an
 // instruction early in the list could wait for a death that only happens after Python has read a later one's output.
@@ -81,6 +81,22 @@ template <typename Report> void forEachHazard(const Segment &segment, const Repo
       last[slot] = {event, {}};
     if (effects.random)
       random = event;
+  }
+}
+
+/// Where data can make an event fail, what it would leave undone stays behind it: reports each such event with each later one
+/// that draws random numbers or writes a storage from outside the segment.
+template <typename Report> void forEachFallible(const Segment &segment, const Report &report) {
+  std::vector<uint32_t> fallible;
+  for (uint32_t event = 0; event < segment.events.size(); ++event) {
+    Effects effects = effectsOf(segment, event);
+    auto external = [&](uint32_t slot) { return segment.slots[slot].external; };
+    if (effects.random || std::any_of(effects.writes.begin(), effects.writes.end(), external))
+      for (uint32_t earlier : fallible)
+        report(earlier, event);
+    const graph::Op *op = segment.events[event].event->op;
+    if (op && op->has(graph::kOpMayFailOnData))
+      fallible.push_back(event);
   }
 }
 
@@ -161,12 +177,16 @@ private:
       for (uint32_t event : list_[i].events)
         of[event] = i;
     }
-    forEachHazard(segment_, [&](uint32_t earlier, uint32_t later, uint32_t) {
-      uint32_t a = of[earlier], b = of[later];
+    auto order = [this](uint32_t a, uint32_t b) {
       if (a != b && (after_[a].empty() || after_[a].back() != b)) {
         after_[a].push_back(b);
         ++waitsFor_[b];
       }
+    };
+    forEachHazard(segment_, [&](uint32_t earlier, uint32_t later, uint32_t) { order(of[earlier], of[later]); });
+    forEachFallible(segment_, [&](uint32_t earlier, uint32_t later) {
+      if (list_[of[earlier]].kind == Instruction::Kind::Extern) // compiled code does not fail
+        order(of[earlier], of[later]);
     });
   }
 
@@ -297,6 +317,10 @@ private:
         error = "event " + std::to_string(later) + " runs before event " + std::to_string(earlier) +
                 (slot == kNever ? " and draws random numbers out of order"
                                 : ", with which it shares slot " + std::to_string(slot));
+    });
+    forEachFallible(segment_, [&](uint32_t earlier, uint32_t later) {
+      if (error.empty() && position_[earlier] > position_[later] && list_[position_[earlier]].kind == Instruction::Kind::Extern)
+        error = "event " + std::to_string(later) + " runs before event " + std::to_string(earlier) + ", which may fail";
     });
     return error;
   }

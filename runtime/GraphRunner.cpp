@@ -211,6 +211,9 @@ void *resolve(Run &run, const KernelArg &arg, char *scratch) {
 
 void GraphRunner::recordFailure(Run &run, uint32_t event, std::exception_ptr error) {
   Failure &failure = *run.failure;
+  run.failedAt = std::min(run.failedAt, event);
+  if (failure.failed.load(std::memory_order_relaxed))
+    return; // an earlier event of the program, deferred: the error may have been delivered already
   failure.error = std::move(error);
   failure.op = run.segment().events[event].event->name();
   failure.location = run.segment().events[event].event->location;
@@ -236,7 +239,7 @@ void GraphRunner::runExterns(Run &run, const std::vector<uint32_t> &events) {
     const graph::SegmentEvent &event = run.segment().events[index];
     if (event.event->onlyMakesViews())
       continue;
-    if (!run.failure->failed.load(std::memory_order_relaxed)) {
+    if (!run.failure->failed.load(std::memory_order_relaxed) || (run.failedAt != kNever && index < run.failedAt)) {
       try {
         if (run.failAt == int64_t(index))
           throw std::runtime_error("terra: injected failure");

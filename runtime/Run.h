@@ -30,6 +30,9 @@ public:
   uint32_t next = 0;              ///< the next instruction to publish (Python thread)
   uint32_t announced = 0;         ///< published when the runner was last woken (Python thread)
   bool recognisedAll = false;     ///< walked to its end
+  /// The first event in program order that failed, or kNever (GraphRunner). What comes before it is still computed, even where it was
+  /// deferred: storages are as at the failing op.
+  uint32_t failedAt = graph::kNever;
   int64_t failAt = -1;            ///< for tests: the event whose execution raises an error
 
   std::atomic<uint32_t> published{0};

@@ -92,6 +92,8 @@ class Reference : public Frontend {
 public:
   using Frontend::Frontend;
   std::vector<Tensor> call(const Call &call) override {
+    if (call.op->op.has(graph::kOpMayFailOnData))
+      fallible_.push_back(events_);
     count();
     return Frontend::call(call);
   }
@@ -103,7 +105,11 @@ public:
   void begin(int64_t stop) {
     stop_ = stop;
     events_ = 0;
+    fallible_.clear();
   }
+  int64_t events() const { return events_; }
+  /// Those whose op may fail on data.
+  const std::vector<int64_t> &fallible() const { return fallible_; }
 
 private:
   void count() {
@@ -111,6 +117,7 @@ private:
       throw StoppedHere();
   }
   int64_t stop_ = -1, events_ = 0;
+  std::vector<int64_t> fallible_;
 };
 
 /// The way through a session: see frontend/torch/Hook.cpp, whose steps these are.

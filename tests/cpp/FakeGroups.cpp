@@ -226,7 +226,7 @@ std::vector<std::vector<uint32_t>> deal(std::mt19937_64 &random, const Segment &
   uint64_t width = 1 + random() % 12;
   for (uint32_t event = 0; event < segment.events.size(); ++event) {
     const graph::Event &e = *segment.events[event].event;
-    if (e.gate || e.op->has(graph::kOpRandom) || random() % 4 == 0)
+    if (e.gate || e.op->has(graph::kOpRandom) || e.op->has(graph::kOpMayFailOnData) || random() % 4 == 0)
       continue;
     groups[(event + random() % width) / width].push_back(event);
   }

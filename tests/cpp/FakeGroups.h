@@ -32,7 +32,7 @@ private:
 };
 
 /// Groups events at random and fuses away what may be; the rest becomes externs. `deaths` need not be true: what
-/// survives is found when the program runs. Null when there is nothing to group.
+/// survives is found when the program runs. Ops that draw or may fail stay externs, as in the compiler. Null when there is nothing to group.
 std::shared_ptr<const codegen::Executable> randomExecutable(std::mt19937_64 &random, const graph::Segment &segment,
                                                             const graph::Deaths &deaths);
 

@@ -75,15 +75,15 @@ FakeOp make(const char *name, std::vector<graph::OpParam> params, Shape shape, C
 }
 
 Ops makeOps() {
-  using graph::kOpFetch, graph::kOpGate, graph::kOpRandom, graph::kOpViewOnly;
+  using graph::kOpFetch, graph::kOpGate, graph::kOpMayFailOnData, graph::kOpRandom, graph::kOpViewOnly;
   return {
       make("aten::add.Tensor", {{"self"}, {"other"}, {"alpha"}}, Shape::LikeFirst, &add, true),
       make("aten::mul.Tensor", {{"self"}, {"other"}}, Shape::LikeFirst, &mul, true),
       make("aten::add_.Tensor", {{"self", true}, {"other"}, {"alpha"}}, Shape::InPlace, &addInPlace, true),
       make("aten::fill_.Scalar", {{"self", true}, {"value"}}, Shape::InPlace, &fill, true),
       make("aten::uniform.default", {{"self"}, {"from"}}, Shape::LikeFirst, &uniform, false, kOpRandom),
-      make("aten::_foreach_add_.ScalarList", {{"self", true}, {"scalars"}}, Shape::Nothing, &foreachAdd, false),
-      make("fake::pair", {{"self"}}, Shape::Pair, &pair, true),
+      make("aten::_foreach_add_.ScalarList", {{"self", true}, {"scalars"}}, Shape::Nothing, &foreachAdd, false, kOpMayFailOnData),
+      make("fake::pair", {{"self"}}, Shape::Pair, &pair, true, kOpMayFailOnData),
       make("aten::select.int", {{"self"}, {"dim"}, {"index"}}, Shape::View, nullptr, false, kOpViewOnly),
       make("aten::slice.Tensor", {{"self"}, {"dim"}, {"start"}, {"end"}, {"step"}}, Shape::View, nullptr, false, kOpViewOnly),
       make("aten::alias", {{"self"}}, Shape::View, nullptr, false, kOpViewOnly),

@@ -111,21 +111,28 @@ TEST(Model, loops_inside_a_region) {
   runTrials(options, 4);
 }
 
-TEST(Model, failures_leave_the_state_of_the_failing_event) {
+TrialOptions failing() {
   TrialOptions options;
-  options.features.immediate = false;
+  options.features.immediate = false; // it could run after the failing event and before the error
   options.failures = true;
+  return options;
+}
+
+TEST(Model, failures_leave_the_state_of_the_failing_event) {
+  TrialOptions options = failing();
   options.groups = false;
-  Totals totals = runTrials(options, 5);
-  EXPECT_GT(totals.failures, 0u);
+  options.anyFails = true;
+  EXPECT_GT(runTrials(options, 5).failures, 0u);
 }
 
 TEST(Model, failures_among_groups_leave_the_state_of_the_failing_event) {
-  TrialOptions options;
-  options.features.immediate = false;
-  options.failures = true;
-  Totals totals = runTrials(options, 6);
-  EXPECT_GT(totals.failures, 0u);
+  EXPECT_GT(runTrials(failing(), 6).failures, 0u);
+}
+
+TEST(Model, failures_inside_groups_poison_what_was_not_computed) {
+  TrialOptions options = failing();
+  options.anyFails = true;
+  EXPECT_GT(runTrials(options, 7).failures, 0u);
 }
 
 } // namespace

@@ -222,10 +222,16 @@ std::string Trial::checkPoison() {
   return {};
 }
 
-std::string Trial::iterateFailing(int iteration) {
-  std::vector<Tensor> mine = lasting(machine_), before = lasting(expected_), copy = copyOf(plain_, before);
-  uint64_t draws = plainGenerator_.draws;
-  int64_t failAt = random_() % 2 ? int64_t(random_() % 25) : -1;
+int64_t Trial::chooseFailure() {
+  if (random_() % 3 == 0)
+    return -1;
+  if (options_.anyFails)
+    return int64_t(random_() % uint64_t(plain_.events() + 1));
+  const std::vector<int64_t> &fallible = plain_.fallible();
+  return fallible.empty() ? -1 : fallible[random_() % fallible.size()];
+}
+
+bool Trial::runAndFail(int iteration, int64_t failAt) {
   session_.failKernelAt = failAt;
   bool failed = runRegion(iteration);
   try {
@@ -233,20 +239,33 @@ std::string Trial::iterateFailing(int iteration) {
   } catch (const std::runtime_error &) {
     failed = true;
   }
+  failures_ += failed;
+  return failed;
+}
+
+std::string Trial::iterateFailing(int iteration) {
+  std::vector<Tensor> mine = lasting(machine_), copy = copyOf(plain_, lasting(expected_));
+  uint64_t draws = plainGenerator_.draws;
+  runPlain(iteration, -1);
+  int64_t failAt = chooseFailure();
+  bool failed = runAndFail(iteration, failAt);
   if (std::string error = checkPoison(); !error.empty())
     return error;
-  runPlain(iteration, -1);
   if (std::string error = compareLogs(/*prefix=*/failed); !error.empty())
     return error + (failed ? " (before the error)" : "");
   machine_.dropLocals();
   if (!failed)
     return compareState(lasting(machine_), lasting(expected_));
-  ++failures_;
+  restore(machine_, mine);
+  if (options_.anyFails && options_.groups) { // the state is some other one: go on from it
+    restore(expected_, copyOf(plain_, mine));
+    plainGenerator_.draws = hooked_.readGenerator();
+    return {};
+  }
   plainGenerator_.draws = draws;
   restore(expected_, copy);
   runPlain(iteration, failAt);
   restore(expected_, copy);
-  restore(machine_, mine);
   std::string error = compareState(mine, copy);
   return error.empty() ? error : error + " than when event " + std::to_string(failAt) + " failed";
 }

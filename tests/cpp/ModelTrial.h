@@ -14,6 +14,7 @@ struct TrialOptions {
   Features features;
   bool groups = true;      ///< install random groups
   bool failures = false;   ///< make events fail
+  bool anyFails = false;   ///< not only those whose op may fail on data: groups then move events past the failing one
   bool divergences = true; ///< force divergences
   int iterations = 12;
 };
@@ -60,6 +61,8 @@ public:
 private:
   std::string iterate(int iteration);
   std::string iterateFailing(int iteration);
+  int64_t chooseFailure();
+  bool runAndFail(int iteration, int64_t failAt);
   /// One region on the session's side; whether it failed, and on the plain side, whether the program raised.
   bool runRegion(int iteration);
   bool runPlain(int iteration, int64_t stop);
