@@ -28,6 +28,11 @@ bool looksAtMetadataOnly(std::string_view base) {
                       "is_non_overlapping_and_dense"});
 }
 
+/// Memory that C++ code outside the dispatcher may fill by pointer: real at once, whatever it is like.
+bool makesUninitialised(std::string_view base) {
+  return base.starts_with("empty") || base.starts_with("new_empty") || base.starts_with("_empty");
+}
+
 /// Constructors of tensors that are not plain.
 bool isImmediate(std::string_view base) {
   return base.starts_with("_sparse") || base.starts_with("sparse_") || base.starts_with("to_sparse") ||
@@ -153,8 +158,8 @@ std::unique_ptr<OpEntry> makeEntry(const c10::OperatorHandle &handle) {
   op.viewRule = graph::viewRuleOf(op.name);
   op.host = entry.get();
   entry->indexesByMask = indexesByMask(base);
-  entry->makesScalarsOnly = oneOf(base, {"zeros", "ones", "full", "scalar_tensor", "empty"});
-  if (op.name.starts_with("profiler::") || looksAtMetadataOnly(base))
+  entry->makesScalarsOnly = oneOf(base, {"zeros", "ones", "full", "scalar_tensor"});
+  if (op.name.starts_with("profiler::") || looksAtMetadataOnly(base) || makesUninitialised(base))
     entry->route = Route::Ignore;
   else if (isImmediate(base))
     entry->route = Route::Immediate;

@@ -11,8 +11,8 @@ namespace terra::frontend {
 
 enum class Route : uint8_t {
   Event,     ///< recorded and recognised
-  Immediate, ///< runs for real at once and is no event (uninitialised factories, sparse constructors, …)
-  Ignore     ///< looks at metadata only, or is none of our business: not even settled
+  Immediate, ///< runs for real at once and is no event (sparse constructors, …)
+  Ignore     ///< looks at metadata only, makes uninitialised memory, or is none of our business: not even settled
 };
 
 struct OpEntry {
