@@ -92,8 +92,8 @@ class RaiseAtCall(TorchFunctionMode):
 class RaiseAtOp(TorchDispatchMode):
     """Eager's picture of a kernel that fails: the op below autograd that is Terra's event `n` raises.
 
-    `events`: the names of all events. Other ops are passed over: tools, arithmetic on real 0-dim tensors, and the
-    `detach` of saved results that a mode on the Python key causes.
+    `events`: the names of all events. Other ops are passed over: tools, uninitialised memory, arithmetic on real
+    0-dim tensors, and the `detach` of saved results that a mode on the Python key causes.
     """
 
     def __init__(self, n, events, counters):
@@ -102,7 +102,9 @@ class RaiseAtOp(TorchDispatchMode):
 
     def is_event(self, func, args):
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
-        if func.namespace == "profiler" or (tensors and all(any(a is c for c in self.counters) for a in tensors)):
+        if func._schema.name.startswith(("profiler::", "aten::empty", "aten::new_empty")):
+            return False
+        if tensors and all(any(a is c for c in self.counters) for a in tensors):
             return False
         expected = self.events[self.count] if self.count < len(self.events) else "the end"
         if expected != func._schema.name and func is torch.ops.aten.detach.default:
