@@ -45,7 +45,16 @@ private:
     return NameLoc::get(b_.getStringAttr(name));
   }
 
+  /// Every operand and result has an element type that the dialect knows (complex numbers have none).
+  static bool hasTypes(MLIRContext *context, const graph::Event &event) {
+    auto known = [&](const TensorMeta &meta) { return meta.dtype == DType::Undefined || elementType(context, meta.dtype); };
+    return llvm::all_of(event.inputs, [&](const graph::Operand &o) { return known(o.meta); }) &&
+           llvm::all_of(event.results, [&](const graph::Result &r) { return known(r.meta); });
+  }
+
   bool importGroup(size_t index) {
+    if (!hasTypes(b_.getContext(), *segment_.events[index].event))
+      return false;
     const graph::SegmentEvent &e = segment_.events[index];
     if (e.event->onlyMakesViews())
       return false;
