@@ -10,3 +10,7 @@ def main() -> None:
     if not executable.exists():
         sys.exit("terra-dump: this installation of terra was built without the executable")
     os.execv(executable, [str(executable), *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()
