@@ -1,4 +1,4 @@
-#include "FakeFrontend.h"
+#include "FakeCall.h"
 
 #include "tracer/Rules.h"
 
@@ -9,44 +9,6 @@ namespace terra::fake {
 using graph::Alias;
 using runtime::Buffer;
 using runtime::Session;
-
-namespace {
-
-tracer::TensorView viewOf(const Tensor &tensor) {
-  tracer::TensorView view;
-  view.storage = &tensor.storage->buffer();
-  view.rank = uint32_t(tensor.meta.rank());
-  view.sizes = tensor.meta.dims.data();
-  view.strides = tensor.meta.dims.data() + view.rank;
-  view.dtype = tensor.meta.dtype;
-  view.offset = tensor.meta.offset;
-  return view;
-}
-
-/// A CallView with what it points to.
-struct Built {
-  std::vector<tracer::TensorView> tensors;
-  std::vector<tracer::ArgView> args;
-  tracer::CallView view;
-
-  Built(const Call &call, graph::Context context) : args(call.args) {
-    for (const Tensor &tensor : call.tensors)
-      tensors.push_back(viewOf(tensor));
-    for (tracer::ArgView &arg : args)
-      if (arg.kind == graph::ArgKind::DoubleList)
-        arg.doubles = call.doubles.data();
-    view.op = &call.op->op;
-    view.args = args.data();
-    view.numArgs = uint32_t(args.size());
-    view.tensors = tensors.data();
-    view.numTensors = uint32_t(tensors.size());
-    view.context = context;
-  }
-};
-
-bool isGate(const FakeOp &op) { return op.op.has(graph::kOpGate); }
-
-} // namespace
 
 void Hooked::settle(const Call &call) {
   for (const Tensor &tensor : call.tensors)
@@ -89,27 +51,14 @@ std::vector<Tensor> Hooked::promise(const Call &call, const tracer::CallView &vi
 
 std::vector<Tensor> Hooked::record(const Call &call, const tracer::CallView &view,
                                    const std::function<std::vector<Tensor>()> &real) {
-  auto event = session->recorder().begin(view);
-  event->gate = isGate(*call.op);
-  std::vector<Tensor> results = real();
-  std::vector<tracer::ResultView> views;
-  for (const Tensor &tensor : results) {
-    tracer::ResultView &result = views.emplace_back();
-    result.tensor = viewOf(tensor);
-    result.storageBytes = int64_t(tensor.storage->buffer().bytes());
-    if (call.op->shape == Shape::InPlace)
-      result.sameAs = 0;
+  std::vector<Tensor> results = recordCall(session->recorder(), call, view, real);
+  for (const Tensor &tensor : results)
     tensor.storage->buffer().region = session->region();
-  }
-  if (call.op->shape == Shape::Fetch)
-    views.emplace_back(); // a number, not a tensor
-  event->resultCounts.assign(views.size(), -1);
-  session->recorder().finish(std::move(event), views);
   return results;
 }
 
 std::vector<Tensor> Hooked::inRegion(const Call &call, const std::function<std::vector<Tensor>()> &real) {
-  Built built(call, context);
+  BuiltCall built(call, context);
   Session::Action action;
   {
     std::lock_guard lock(runtime_.lock());

@@ -32,8 +32,8 @@ public:
   Generator generator;
   /// The longest random pause before an op; 0: none. Set before anything runs.
   int maxDelayMicros = 0;
-  /// Set before anything runs: the extern op, counted from 0, that fails. -1: none.
-  int64_t failAtExtern = -1;
+  /// The extern op, counted from 0, that fails. -1: none.
+  std::atomic<int64_t> failAtExtern{-1};
   std::atomic<int64_t> externs{0};
 
   explicit FakeHost(uint64_t seed = 0) : random_(seed) {}
@@ -41,7 +41,7 @@ public:
   void runExtern(runtime::Run &run, uint32_t index) override {
     passGate();
     pause();
-    if (externs.fetch_add(1) == failAtExtern)
+    if (externs.fetch_add(1) == failAtExtern.load())
       throw std::runtime_error("fake host: failure");
     const graph::SegmentEvent &expected = run.segment().events[index];
     const graph::Event &event = *expected.event;

@@ -1,0 +1,259 @@
+// Single rules of prefix execution, each with the runner held where it matters.
+#include "FakeCall.h"
+#include "FakeGroups.h"
+
+#include <gtest/gtest.h>
+
+#include <future>
+
+namespace terra::fake {
+namespace {
+
+using runtime::Buffer;
+using runtime::CompiledSegment;
+
+class PrefixExecution : public testing::Test {
+protected:
+  ~PrefixExecution() override { host_.open(); }
+
+  /// One region call. Returns what left it as an exception.
+  std::exception_ptr region(const std::function<void()> &body) {
+    std::exception_ptr error;
+    try {
+      session_.enter();
+    } catch (...) {
+      return std::current_exception();
+    }
+    hooked_.session = &session_;
+    try {
+      body();
+    } catch (...) {
+      error = std::current_exception();
+    }
+    hooked_.session = nullptr;
+    try {
+      session_.exit(error != nullptr, 1);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    return error;
+  }
+  /// A region that Python leaves before anything of it is computed.
+  void runAhead(const std::function<void()> &body) {
+    host_.shut();
+    EXPECT_EQ(region(body), nullptr);
+    host_.open();
+  }
+  Tensor add(const Tensor &a, const Tensor &b) { return hooked_.call(Call(ops().add, {a, b}).number(1))[0]; }
+  void step() { hooked_.call(Call(ops().addInPlace, {a_, b_}).number(1)); }
+  bool pending(const Tensor &tensor) const { return tensor.storage->buffer().state() == Buffer::State::Pending; }
+
+  FakeHost host_;
+  runtime::Runtime runtime_{host_};
+  runtime::Session session_{runtime_, {}};
+  Hooked hooked_{runtime_, host_.generator};
+  Tensor a_ = hooked_.make(contiguous({2, 4}), 1), b_ = hooked_.make(contiguous({2, 4}), 5);
+};
+
+TEST_F(PrefixExecution, promised_values_come_later) {
+  Tensor c;
+  auto body = [&] { c = add(a_, b_); };
+  region(body);
+  host_.shut();
+  region(body);
+  EXPECT_TRUE(pending(c));
+  auto read = std::async(std::launch::async, [&] { return hooked_.read(c); });
+  EXPECT_EQ(read.wait_for(std::chrono::milliseconds(30)), std::future_status::timeout);
+  host_.open();
+  int64_t value = read.get();
+  Generator generator;
+  Frontend plain(generator);
+  Tensor expected = plain.call(Call(ops().add, {a_, b_}).number(1))[0];
+  EXPECT_EQ(value, plain.read(expected));
+  EXPECT_EQ(session_.stats().regionsCoexecuted, 1u);
+}
+
+TEST_F(PrefixExecution, python_is_at_most_one_region_ahead) {
+  auto body = [&] { step(); };
+  region(body);
+  host_.shut();
+  region(body);
+  region(body); // ahead of the second
+  auto third = std::async(std::launch::async, [&] { region(body); });
+  EXPECT_EQ(third.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
+  host_.open();
+  third.get();
+}
+
+TEST_F(PrefixExecution, python_is_at_most_some_events_ahead) {
+  auto body = [&] {
+    for (int i = 0; i < 4000; ++i) {
+      step();
+      if (i % 100 == 0)
+        hooked_.call(Call(ops().odd, {b_})); // a gate, so that there are many segments
+    }
+  };
+  region(body);
+  region(body);
+  runtime_.synchronize();
+  host_.shut();
+  std::atomic<bool> done{false};
+  auto ahead = std::async(std::launch::async, [&] {
+    for (int i = 0; i < 8; ++i)
+      region(body);
+    done = true;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_FALSE(done);
+  EXPECT_LT(runtime_.runner().queuedEvents(), 40'000u);
+  host_.open();
+  ahead.get();
+}
+
+TEST_F(PrefixExecution, work_outside_waits_for_queued_work_on_the_same_storage_only) {
+  auto body = [&] { step(); };
+  region(body);
+  host_.shut();
+  region(body);
+  Tensor other = hooked_.make(contiguous({4}), 1);
+  hooked_.read(other); // returns at once
+  hooked_.read(b_);    // only read by the graph
+  auto read = std::async(std::launch::async, [&] { hooked_.read(a_); });
+  auto write = std::async(std::launch::async, [&] { hooked_.call(Call(ops().fill, {b_}).number(1)); });
+  EXPECT_EQ(read.wait_for(std::chrono::milliseconds(30)), std::future_status::timeout);
+  EXPECT_EQ(write.wait_for(std::chrono::milliseconds(0)), std::future_status::timeout) << "the graph still reads it";
+  host_.open();
+  read.get();
+  write.get();
+}
+
+TEST_F(PrefixExecution, draws_outside_wait_for_queued_draws) {
+  auto body = [&] { hooked_.call(Call(ops().uniform, {a_}).number(0)); };
+  region(body);
+  host_.shut();
+  region(body);
+  auto draws = std::async(std::launch::async, [&] { return hooked_.readGenerator(); });
+  EXPECT_EQ(draws.wait_for(std::chrono::milliseconds(30)), std::future_status::timeout);
+  host_.open();
+  EXPECT_EQ(draws.get(), 2u);
+}
+
+TEST_F(PrefixExecution, another_thread_flushes_what_has_not_triggered) {
+  bool deferred = false, readByOther = false;
+  auto body = [&] {
+    Tensor c = add(a_, b_), d = add(c, b_);
+    if (readByOther) {
+      auto read = std::async(std::launch::async, [&, d] {
+        runtime_.settle(d.storage->buffer(), false);
+        return digest(d);
+      });
+      Generator generator;
+      Frontend plain(generator);
+      Tensor x = plain.call(Call(ops().add, {a_, b_}).number(1))[0];
+      EXPECT_EQ(read.get(), digest(plain.call(Call(ops().add, {x, b_}).number(1))[0]));
+    }
+    c = {};
+    hooked_.call(Call(ops().mul, {b_, b_}));
+    hooked_.call(Call(ops().mul, {b_, b_}));
+  };
+  for (uint32_t i = 0; i <= CompiledSegment::kLearningWalks; ++i)
+    region(body);
+  session_.waitCompiled();
+  std::mt19937_64 random(1);
+  for (const auto &segment : session_.program().segments())
+    for (int i = 0; i < 50 && !deferred; ++i) {
+      auto executable = randomExecutable(random, segment->segment(), segment->deaths());
+      for (const auto &instruction : executable->instructions)
+        deferred |= instruction.events == std::vector<uint32_t>{0, 1} && !instruction.fusedAway.empty();
+      if (deferred)
+        segment->setExecutable(executable);
+    }
+  ASSERT_TRUE(deferred);
+  readByOther = true;
+  uint64_t before = session_.stats().regionsDiverged;
+  region(body);
+  EXPECT_EQ(session_.stats().regionsDiverged, before + 1) << "the group waits for a death: reading flushed it";
+}
+
+TEST_F(PrefixExecution, a_failing_op_poisons_its_results_and_the_next_region_is_clean) {
+  Tensor c, d;
+  auto body = [&] {
+    c = add(a_, b_);
+    d = add(c, b_);
+    step();
+  };
+  region(body);
+  int64_t before = hooked_.read(a_);
+  host_.failAtExtern = 1; // the second op of the second region
+  runAhead(body);
+  EXPECT_THROW(hooked_.read(a_), std::runtime_error) << "its write was dropped";
+  hooked_.read(c);
+  EXPECT_THROW(hooked_.read(d), std::runtime_error);
+  EXPECT_THROW(hooked_.read(d), std::runtime_error) << "each read raises";
+  EXPECT_EQ(hooked_.read(a_), before) << "as at the failing op, once the error is known";
+  EXPECT_NO_THROW(runtime_.synchronize()) << "the error was delivered";
+  EXPECT_EQ(region(body), nullptr);
+  runtime_.synchronize();
+  EXPECT_NE(hooked_.read(a_), before);
+  EXPECT_NO_THROW(hooked_.read(d));
+}
+
+TEST_F(PrefixExecution, an_error_that_nobody_waited_for_is_raised_by_synchronize_or_the_next_region) {
+  auto body = [&] { step(); };
+  region(body);
+  host_.failAtExtern = 0;
+  runAhead(body);
+  EXPECT_THROW(runtime_.synchronize(), std::runtime_error);
+  EXPECT_NO_THROW(runtime_.synchronize());
+  host_.failAtExtern = host_.externs.load();
+  runAhead(body);
+  runtime_.drain();
+  EXPECT_NE(region(body), nullptr) << "raised on entering";
+  EXPECT_EQ(runtime_.active(), nullptr);
+  EXPECT_EQ(region(body), nullptr);
+}
+
+TEST_F(PrefixExecution, nested_regions_run_as_eager) {
+  runtime::Session inner(runtime_, {});
+  region([&] { EXPECT_FALSE(inner.enter()); });
+  EXPECT_TRUE(inner.enter());
+  inner.exit(false, 1);
+}
+
+TEST_F(PrefixExecution, a_value_that_survives_is_computed_and_kept) {
+  Tensor kept;
+  bool keep = false;
+  auto body = [&] {
+    Tensor c = add(a_, b_);
+    hooked_.call(Call(ops().mul, {c, c}));
+    if (keep)
+      kept = c;
+    c = {};
+    hooked_.call(Call(ops().mul, {b_, b_}));
+    hooked_.call(Call(ops().mul, {b_, b_}));
+  };
+  for (uint32_t i = 0; i <= CompiledSegment::kLearningWalks; ++i)
+    region(body);
+  session_.waitCompiled();
+  std::mt19937_64 random(1);
+  bool fused = false;
+  for (const auto &segment : session_.program().segments())
+    for (int i = 0; i < 50 && !fused; ++i) {
+      auto executable = randomExecutable(random, segment->segment(), segment->deaths());
+      for (const auto &instruction : executable->instructions)
+        fused |= !instruction.fusedAway.empty();
+      if (fused)
+        segment->setExecutable(executable);
+    }
+  ASSERT_TRUE(fused);
+  keep = true;
+  region(body);
+  Generator generator;
+  Frontend plain(generator);
+  EXPECT_EQ(hooked_.read(kept), digest(plain.call(Call(ops().add, {a_, b_}).number(1))[0]));
+  EXPECT_EQ(session_.stats().survivors, 1u);
+  EXPECT_EQ(session_.stats().regionsDiverged, 0u);
+}
+
+} // namespace
+} // namespace terra::fake
