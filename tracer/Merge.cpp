@@ -2,7 +2,8 @@
 
 #include "tracer/Rules.h"
 
-#include <unordered_map>
+#include <algorithm>
+#include <vector>
 
 namespace terra::tracer {
 
@@ -18,30 +19,41 @@ using graph::TraceGraph;
 
 namespace {
 
-/// A one-to-one relation of storage numbers.
+/// A one-to-one relation of storage numbers, which are small and dense.
 class Bijection {
 public:
   bool relate(StorageId a, StorageId b) {
     if (a == kNoStorage || b == kNoStorage)
       return a == b;
-    auto [forward, newForward] = forward_.try_emplace(a, b);
-    auto [back, newBack] = back_.try_emplace(b, a);
-    return forward->second == b && back->second == a;
+    Entry &forward = at(forward_, a), &back = at(back_, b);
+    if (forward.generation != generation_)
+      forward = {generation_, b};
+    if (back.generation != generation_)
+      back = {generation_, a};
+    return forward.other == b && back.other == a;
   }
-  void clear() {
-    forward_.clear();
-    back_.clear();
-  }
+  void clear() { ++generation_; }
 
 private:
-  std::unordered_map<StorageId, StorageId> forward_, back_;
+  struct Entry {
+    uint32_t generation = 0;
+    StorageId other = kNoStorage;
+  };
+  static Entry &at(std::vector<Entry> &entries, StorageId id) {
+    if (id >= entries.size())
+      entries.resize(std::max<size_t>(id + 1, 2 * entries.size()));
+    return entries[id];
+  }
+
+  uint32_t generation_ = 1;
+  std::vector<Entry> forward_, back_;
 };
 
 bool relateAll(const Event &a, const Event &b, Bijection &storages) {
   bool ok = true;
   for (size_t i = 0; i < a.inputs.size(); ++i)
     ok &= storages.relate(a.inputs[i].storage, b.inputs[i].storage);
-  for (size_t i = 0; i < a.results.size(); ++i)
+  for (size_t i = 0; i < a.results.size() && !a.gate; ++i)
     ok &= storages.relate(a.results[i].storage, b.results[i].storage);
   return ok;
 }
@@ -62,7 +74,10 @@ struct Cover {
   bool exact() const { return possible && varyingArgs.empty() && varyingOffsets.empty(); }
 };
 
+/// Results of a gate are real, whatever they are like this time (an error, too).
 bool coverResults(const Event &node, const Event &event) {
+  if (node.gate && event.gate)
+    return true;
   if (node.results.size() != event.results.size() || node.resultCounts != event.resultCounts)
     return false;
   for (size_t i = 0; i < node.results.size(); ++i) {

@@ -48,8 +48,8 @@ CallBuilder::Kind CallBuilder::build(const OpEntry &entry, const torch::jit::Sta
   return generator_ ? Kind::Gate : Kind::Event;
 }
 
-std::vector<c10::intrusive_ptr<c10::TensorImpl>> CallBuilder::holdOperands() const {
-  std::vector<c10::intrusive_ptr<c10::TensorImpl>> operands;
+c10::SmallVector<c10::intrusive_ptr<c10::TensorImpl>, 8> CallBuilder::holdOperands() const {
+  c10::SmallVector<c10::intrusive_ptr<c10::TensorImpl>, 8> operands;
   operands.reserve(impls_.size());
   for (c10::TensorImpl *impl : impls_)
     operands.push_back(impl ? c10::intrusive_ptr<c10::TensorImpl>::reclaim_copy(impl)
@@ -135,6 +135,9 @@ void CallBuilder::addArg(const OpEntry &entry, const c10::IValue &value, uint32_
       generator_ = true; // the call is a gate: which generator does not matter
       arg.kind = ArgKind::String;
       arg.string = "a generator";
+    } else if (value.isStorage()) { // `set_`: a gate, likewise
+      arg.kind = ArgKind::String;
+      arg.string = "a storage";
     }
   }
   args_.push_back(arg);

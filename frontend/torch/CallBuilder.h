@@ -7,6 +7,7 @@
 #include "tracer/CallView.h"
 
 #include <ATen/core/stack.h>
+#include <c10/util/SmallVector.h>
 
 #include <vector>
 
@@ -29,7 +30,7 @@ public:
   c10::TensorImpl *impl(uint32_t index) const { return impls_[index]; }
   uint32_t numOperands() const { return uint32_t(impls_.size()); }
   /// Keeps the operands' tensor objects alive, so that a result can be told to be one of them.
-  std::vector<c10::intrusive_ptr<c10::TensorImpl>> holdOperands() const;
+  c10::SmallVector<c10::intrusive_ptr<c10::TensorImpl>, 8> holdOperands() const;
   bool written(uint32_t index) const { return written_[index]; }
 
 private:

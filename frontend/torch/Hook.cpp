@@ -121,7 +121,7 @@ void announceReads(const OpEntry &entry, const Stack &stack) {
 }
 
 /// The call gave an operand other sizes (an `out=` that did not fit).
-bool resized(const graph::Event &event, const std::vector<c10::intrusive_ptr<c10::TensorImpl>> &operands) {
+bool resized(const graph::Event &event, c10::ArrayRef<c10::intrusive_ptr<c10::TensorImpl>> operands) {
   for (size_t i = 0; i < operands.size(); ++i) {
     if (!event.inputs[i].written || !operands[i])
       continue;
@@ -143,15 +143,24 @@ void record(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *stac
   event->hostEqual = &recordedOpaqueEqual;
   if (recording->wantsLocations() && locationSource)
     event->location = locationSource();
-  std::vector<c10::intrusive_ptr<c10::TensorImpl>> operands = builder.holdOperands();
-  std::vector<uint32_t> versions;
+  c10::SmallVector<c10::intrusive_ptr<c10::TensorImpl>, 8> operands = builder.holdOperands();
+  c10::SmallVector<uint32_t, 8> versions;
   for (const auto &operand : operands)
     versions.push_back(operand ? versionOf(*operand) : 0);
   size_t base = stack->size() - entry.numArgs;
-  runForReal(op, keys, stack);
+  try {
+    runForReal(op, keys, stack);
+  } catch (...) { // the program may catch it, and will meet it again: a gate without results
+    if (recording->recording() && session == recording) {
+      event->gate = true;
+      recording->recorder().finish(std::move(event), {});
+    }
+    throw;
+  }
   if (!recording->recording() || session != recording)
     return; // an inner call interrupted the recording
-  std::vector<tracer::ResultView> results;
+  thread_local std::vector<tracer::ResultView> results;
+  results.clear();
   if (!viewResults(*stack, base, operands, event->resultCounts, results))
     event->gate = true;
   for (uint32_t i = 0; i < operands.size(); ++i)

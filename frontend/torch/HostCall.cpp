@@ -11,8 +11,8 @@ std::shared_ptr<HostCall> makeHostCall(const OpEntry &entry, const c10::IValue *
   call->args.reserve(entry.numArgs);
   for (uint32_t i = 0; i < entry.numArgs; ++i) {
     bool bound = event.args[i].kind == graph::ArgKind::Tensor || event.args[i].kind == graph::ArgKind::TensorList;
-    // Lists are mutable objects: the op's arguments must not change with the program's.
-    call->args.push_back(bound ? c10::IValue() : args[i].isList() ? args[i].deepcopy() : args[i]);
+    // Lists were made by the dispatcher for this call: nobody changes them.
+    call->args.push_back(bound ? c10::IValue() : args[i]);
   }
   return call;
 }

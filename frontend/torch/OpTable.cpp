@@ -111,7 +111,8 @@ uint32_t flagsOf(const c10::OperatorHandle &handle, std::string_view name, std::
               handle.hasTag(at::Tag::inplace_view) || base.starts_with("resize") || base.starts_with("set_") ||
               base.starts_with("quantize") || base.starts_with("_cudnn") ||
               oneOf(base, {"_linalg_check_errors", "nonzero", "unique_dim", "_unique2", "masked_select", "equal",
-                           "repeat_interleave", "bincount", "copy_sparse_to_sparse_", "_resize_output_", "histc"});
+                           "repeat_interleave", "bincount", "copy_sparse_to_sparse_",
+                           "_pack_padded_sequence", "_resize_output_", "histc"});
   // Raise on singular input, or where an iteration does not converge: exact errors are cheap there.
   gate |= oneOf(base, {"_linalg_svd", "_linalg_eigh", "_linalg_eigvals", "linalg_eig", "linalg_eigvals", "linalg_lstsq",
                        "linalg_ldl_factor_ex", "linalg_lu_factor_ex", "linalg_lu", "linalg_inv_ex", "linalg_cholesky_ex",

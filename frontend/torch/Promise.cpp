@@ -109,7 +109,7 @@ void promiseResults(runtime::Session &session, const CallBuilder &builder, torch
 
 namespace {
 
-bool viewResult(const at::Tensor &tensor, const std::vector<c10::intrusive_ptr<c10::TensorImpl>> &operands,
+bool viewResult(const at::Tensor &tensor, c10::ArrayRef<c10::intrusive_ptr<c10::TensorImpl>> operands,
                 tracer::ResultView &view) {
   if (!tensor.defined())
     return true;
@@ -131,7 +131,7 @@ bool viewResult(const at::Tensor &tensor, const std::vector<c10::intrusive_ptr<c
 } // namespace
 
 bool viewResults(const torch::jit::Stack &stack, size_t base,
-                 const std::vector<c10::intrusive_ptr<c10::TensorImpl>> &operands, std::vector<int32_t> &counts,
+                 c10::ArrayRef<c10::intrusive_ptr<c10::TensorImpl>> operands, std::vector<int32_t> &counts,
                  std::vector<tracer::ResultView> &results) {
   bool ok = true;
   auto add = [&](const c10::IValue &value) {

@@ -17,7 +17,7 @@ void promiseResults(runtime::Session &session, const CallBuilder &builder, torch
 /// Describes the results that a real run left on the stack above `base`. `counts` gets -1 for a tensor, the length for a list.
 /// False when they cannot be promised next time (not tensors, not plain, or on memory that is not ours).
 bool viewResults(const torch::jit::Stack &stack, size_t base,
-                 const std::vector<c10::intrusive_ptr<c10::TensorImpl>> &operands, std::vector<int32_t> &counts,
+                 c10::ArrayRef<c10::intrusive_ptr<c10::TensorImpl>> operands, std::vector<int32_t> &counts,
                  std::vector<tracer::ResultView> &results);
 
 /// Remembers which results came with a version counter that had moved already.
