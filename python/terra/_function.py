@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from terra import _C
 
@@ -45,9 +46,10 @@ class TerraFunction:
     def stats(self) -> dict[str, Any]:
         """Counts and times so far.
 
-        regions_recorded, regions_coexecuted, regions_diverged, regions_failed: calls; events, gates: recognised or recorded
-        calls; skeleton_seconds: Python's own time inside regions; wait_seconds: time in which Python waited for the graph;
-        graph_seconds: time in which the GraphRunner worked (of the whole process); compile_seconds: background compilation.
+        regions_recorded, regions_coexecuted, regions_diverged, regions_failed: calls of the function; events, gates:
+        recognised or recorded op calls; skeleton_seconds: Python's own time inside regions; wait_seconds: time in which
+        Python waited for the graph; graph_seconds: time in which the GraphRunner worked (of the whole process);
+        compile_seconds: processor time of background compilation.
         """
         result = self._session.stats()
         result["graph_seconds"] = _C.graph_seconds()
@@ -69,10 +71,10 @@ def function(
 
     Args:
         fn: the callable. Without it, returns a decorator with the given options.
-        numerics: "fast" compiles fused kernels, with differences from eager in the last bits; "exact" runs PyTorch's own
-            kernels only, bit for bit as eager.
-        precise_errors: operations that can fail on data (an index out of range) run at once, so that their errors appear
-            exactly where eager raises them.
+        numerics: "fast" compiles fused kernels, with differences from eager in the last bits; "exact" runs PyTorch's
+            own kernels only, bit for bit as eager.
+        precise_errors: operations that can fail on data (an index out of range) run at once, so that their errors
+            appear exactly where eager raises them.
         mode: "auto", or "record" to only record and never co-execute (for measuring).
 
     Raises:
@@ -80,7 +82,9 @@ def function(
         ValueError: an option has an unknown value.
     """
     if numerics not in _NUMERICS:
-        raise ValueError(f"terra.function: numerics is {numerics!r}; it must be one of {', '.join(map(repr, _NUMERICS))}")
+        raise ValueError(
+            f"terra.function: numerics is {numerics!r}; it must be one of {', '.join(map(repr, _NUMERICS))}"
+        )
     if mode not in _MODES:
         raise ValueError(f"terra.function: mode is {mode!r}; it must be one of {', '.join(map(repr, _MODES))}")
     if fn is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import threading
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.utils.dlpack
@@ -12,7 +13,16 @@ import torch.utils.dlpack
 from terra import _C
 
 # Look at the memory, and are done with it when they return.
-_READS = ("tolist", "__reduce_ex__", "__deepcopy__", "share_memory_", "is_shared", "_typed_storage", "storage", "__repr__")
+_READS = (
+    "tolist",
+    "__reduce_ex__",
+    "__deepcopy__",
+    "share_memory_",
+    "is_shared",
+    "_typed_storage",
+    "storage",
+    "__repr__",
+)
 # Hand the memory out.
 _EXPOSES = ("numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "__cuda_array_interface__")
 # Functions that read the memory of tensors among their arguments before any operation is dispatched.
