@@ -39,7 +39,7 @@ template <typename Done> bool spin(const Done &done, int rounds) {
 constexpr int kSpinRounds = 600;
 /// A sleeping runner is woken when this many instructions wait for it, a run is closed, or somebody waits: waking costs the
 /// Python thread more than several events.
-constexpr uint32_t kWakeBatch = 24;
+constexpr uint32_t kWakeBatch = 96;
 
 } // namespace
 

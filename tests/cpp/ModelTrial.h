@@ -83,7 +83,8 @@ private:
   Reference plain_{plainGenerator_};
   FakeHost host_;
   runtime::Runtime runtime_{host_};
-  runtime::Session session_{runtime_, {}};
+  /// Exact: nothing is compiled behind the test's back; the fake ops are not the compiler's.
+  runtime::Session session_{runtime_, {.numerics = codegen::Numerics::Exact}};
   Hooked hooked_{runtime_, host_.generator};
   Machine expected_{plain_}, machine_{hooked_};
   std::unique_ptr<OtherThread> other_;

@@ -50,7 +50,8 @@ protected:
 
   FakeHost host_;
   runtime::Runtime runtime_{host_};
-  runtime::Session session_{runtime_, {}};
+  /// Exact: nothing is compiled behind the test's back; the fake ops are not the compiler's.
+  runtime::Session session_{runtime_, {.numerics = codegen::Numerics::Exact}};
   Hooked hooked_{runtime_, host_.generator};
   Tensor a_ = hooked_.make(contiguous({2, 4}), 1), b_ = hooked_.make(contiguous({2, 4}), 5);
 };
@@ -214,7 +215,7 @@ TEST_F(PrefixExecution, an_error_that_nobody_waited_for_is_raised_by_synchronize
 }
 
 TEST_F(PrefixExecution, nested_regions_run_as_eager) {
-  runtime::Session inner(runtime_, {});
+  runtime::Session inner(runtime_, {.numerics = codegen::Numerics::Exact});
   region([&] { EXPECT_FALSE(inner.enter()); });
   EXPECT_TRUE(inner.enter());
   inner.exit(false, 1);
