@@ -323,7 +323,7 @@ void Session::throwIfFailed() {
     failure->deliver();
 }
 
-void Session::exit(bool raised, graph::Context context) {
+void Session::exit(bool raised) {
   std::lock_guard guard(runtime_.lock());
   struct End {
     Session &session;
@@ -346,8 +346,7 @@ void Session::exit(bool raised, graph::Context context) {
   }
   if (mode_ != Mode::Recording)
     return;
-  recorder_.end(0);
-  (void)context;
+  recorder_.end();
   ++stats_.regionsRecorded;
   ++fruitless_;
   merge();

@@ -41,7 +41,7 @@ public:
   /// Begins a region on this thread. False when a region is active already: the call runs as eager.
   bool enter();
   /// Ends it; `raised`: an exception is leaving the region.
-  void exit(bool raised, graph::Context context);
+  void exit(bool raised);
 
   /// The one switch. Throws the region's error when queued work failed.
   Action onCall(const tracer::CallView &call);

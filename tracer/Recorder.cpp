@@ -131,10 +131,9 @@ void Recorder::read(const TensorView *tensor) {
   events_.push_back(std::move(event));
 }
 
-void Recorder::end(graph::Context context) {
+void Recorder::end() {
   auto event = std::make_shared<Event>();
   event->kind = graph::EventKind::End;
-  event->context = context;
   event->trace = uint32_t(epoch_);
   events_.push_back(std::move(event));
 }

@@ -33,7 +33,7 @@ public:
 
   /// A look at a tensor's data, or (null) at the default generator, without an op.
   void read(const TensorView *tensor);
-  void end(graph::Context context);
+  void end();
 
   const std::vector<std::shared_ptr<graph::Event>> &events() const { return events_; }
   size_t size() const { return events_.size(); }

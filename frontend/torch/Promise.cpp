@@ -12,16 +12,6 @@ using runtime::Buffer;
 
 namespace {
 
-at::Tensor makeTensor(c10::Storage storage, const TensorMeta &meta, int64_t offset) {
-  at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(
-      std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU),
-      caffe2::TypeMeta::fromScalarType(toScalarType(meta.dtype)));
-  size_t rank = meta.rank();
-  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(c10::IntArrayRef(meta.dims.data(), rank),
-                                                      c10::IntArrayRef(meta.dims.data() + rank, rank), offset);
-  return tensor;
-}
-
 class Promiser {
 public:
   Promiser(runtime::Session &session, const CallBuilder &builder)

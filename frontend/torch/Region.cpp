@@ -49,7 +49,7 @@ bool enterRegion(runtime::Session &session) {
 
 void exitRegion(runtime::Session &session, bool raised) {
   setCurrentSession(nullptr);
-  session.exit(raised, currentContext());
+  session.exit(raised);
 }
 
 } // namespace terra::frontend

@@ -125,6 +125,16 @@ tracer::TensorView viewOf(const c10::TensorImpl &impl) {
   return view;
 }
 
+at::Tensor makeTensor(c10::Storage storage, const TensorMeta &meta, int64_t offset) {
+  at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(
+      std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU),
+      caffe2::TypeMeta::fromScalarType(toScalarType(meta.dtype)));
+  size_t rank = meta.rank();
+  tensor.unsafeGetTensorImpl()->set_sizes_and_strides(c10::IntArrayRef(meta.dims.data(), rank),
+                                                      c10::IntArrayRef(meta.dims.data() + rank, rank), offset);
+  return tensor;
+}
+
 Memory memoryOf(c10::intrusive_ptr<c10::StorageImpl> storage) {
   void *data = storage->_mutable_data_ptr_no_checks().get();
   return {data, storage.release(), [](void *owner) {

@@ -35,6 +35,9 @@ void settle(runtime::Runtime &runtime, const c10::TensorImpl &impl, bool write);
 /// Metadata of a plain tensor; `storage` is left null.
 tracer::TensorView viewOf(const c10::TensorImpl &impl);
 
+/// A plain tensor on `storage` with the recorded sizes, strides and dtype, at `offset` elements.
+at::Tensor makeTensor(c10::Storage storage, const TensorMeta &meta, int64_t offset);
+
 /// Memory of a storage that PyTorch made, kept alive by a reference to it.
 runtime::Memory memoryOf(c10::intrusive_ptr<c10::StorageImpl> storage);
 

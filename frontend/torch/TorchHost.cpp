@@ -68,13 +68,7 @@ private:
       return {};
     const TensorMeta &meta = event_.inputs[index].meta;
     int64_t offset = ref.offsetFeed == kNever ? meta.offset : run_.binding.offsets[ref.offsetFeed];
-    at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(
-        hostStorage(run_.buffer(ref.slot)), c10::DispatchKeySet(c10::DispatchKey::CPU),
-        caffe2::TypeMeta::fromScalarType(toScalarType(meta.dtype)));
-    size_t rank = meta.rank();
-    tensor.unsafeGetTensorImpl()->set_sizes_and_strides(c10::IntArrayRef(meta.dims.data(), rank),
-                                                        c10::IntArrayRef(meta.dims.data() + rank, rank), offset);
-    return tensor;
+    return makeTensor(hostStorage(run_.buffer(ref.slot)), meta, offset);
   }
 
   c10::IValue argument(uint32_t index) {

@@ -34,7 +34,7 @@ public:
   std::vector<Tensor> call(const Call &call) override;
   int64_t item(const Tensor &tensor) override;
   int64_t read(const Tensor &tensor) override;
-  void end() { recorder_.end(0); } // as Session does
+  void end() { recorder_.end(); }
   /// Begins another trace; `left`: the epoch of a walk that was left.
   void restart(uint64_t left = 0) { recorder_.start(++epoch_, left); }
 

@@ -94,7 +94,7 @@ bool Trial::runRegion(int iteration) {
     machine_.dropLocals();
   hooked_.session = nullptr;
   try {
-    session_.exit(raised || failed, 1);
+    session_.exit(raised || failed);
   } catch (const std::runtime_error &) {
     failed = true;
   }

@@ -32,7 +32,7 @@ protected:
     }
     hooked_.session = nullptr;
     try {
-      session_.exit(error != nullptr, 1);
+      session_.exit(error != nullptr);
     } catch (...) {
       error = std::current_exception();
     }
@@ -218,7 +218,7 @@ TEST_F(PrefixExecution, nested_regions_run_as_eager) {
   runtime::Session inner(runtime_, {.numerics = codegen::Numerics::Exact});
   region([&] { EXPECT_FALSE(inner.enter()); });
   EXPECT_TRUE(inner.enter());
-  inner.exit(false, 1);
+  inner.exit(false);
 }
 
 TEST_F(PrefixExecution, a_value_that_survives_is_computed_and_kept) {

@@ -46,3 +46,14 @@ class transformer(nn.Module):
 
     def forward(self, x):
         return self.head(self.encoder(self.embed(x) + self.position).mean(1))
+
+
+def stepping(body, turns=8):
+    """A program that calls `body(x, i)` as a region with x = vectors(i), and keeps its results."""
+
+    def program(t):
+        step = t.function(body)
+        for i in t.loop(turns):
+            t.out(step(vectors(i), i))
+
+    return program

@@ -4,21 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from models import vectors
+from models import stepping, vectors
 from torch import nn
 from util import check
-
-
-def stepping(body, turns=8):
-    """A program that calls `body(x, i)` as a region with x = vectors(i), and keeps its results."""
-
-    def program(t):
-        step = t.function(body)
-        for i in t.loop(turns):
-            t.out(step(vectors(i), i))
-
-    return program
-
 
 BODIES = {}
 

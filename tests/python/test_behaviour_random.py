@@ -6,20 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from models import classes, cnn, mlp, vectors
+from models import classes, cnn, mlp, stepping, vectors
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from util import check
-
-
-def stepping(body, turns=8):
-    def program(t):
-        step = t.function(body)
-        for i in t.loop(turns):
-            t.out(step(vectors(i), i))
-
-    return program
-
 
 BODIES = {}
 
