@@ -14,9 +14,9 @@ namespace terra::codegen {
 /// One argument of a compiled kernel, resolved by the runtime to a pointer.
 struct KernelArg {
   enum class Kind : uint8_t {
-    Tensor,   ///< data of `slot`, moved by `byteOffset` and, when `offsetFeed` is set, by feed × `elementSize` instead
-    Scalar,   ///< pointer to the run's scalar feed `index`
-    Scratch   ///< `byteOffset` into the kernel's scratch memory of `KernelCall::scratchBytes`
+    Tensor, ///< data of `slot`, moved by `byteOffset` and, when `offsetFeed` is set, by feed × `elementSize` instead
+    Scalar, ///< pointer to the run's scalar feed `index`
+    Scratch ///< `byteOffset` into the kernel's scratch memory of `KernelCall::scratchBytes`
   } kind = Kind::Tensor;
   uint32_t slot = 0, index = 0, offsetFeed = graph::kNever;
   int64_t byteOffset = 0;
@@ -26,11 +26,11 @@ struct KernelArg {
 struct KernelCall {
   KernelFn fn = nullptr;
   std::vector<KernelArg> args;
-  int64_t extent = 0;       ///< the kernel is called for disjoint ranges that cover [0, extent)
-  int64_t grain = 1;        ///< the least extent worth a thread of its own
-  bool serial = false;      ///< must be called once with [0, extent)
+  int64_t extent = 0; ///< the kernel is called for disjoint ranges that cover [0, extent)
+  int64_t grain = 1; ///< the least extent worth a thread of its own
+  bool serial = false; ///< must be called once with [0, extent)
   int64_t scratchBytes = 0;
-  std::string name;         ///< symbol, for dumps and profiles
+  std::string name; ///< symbol, for dumps and profiles
 };
 
 struct Instruction {

@@ -319,7 +319,8 @@ private:
                                 : ", with which it shares slot " + std::to_string(slot));
     });
     forEachFallible(segment_, [&](uint32_t earlier, uint32_t later) {
-      if (error.empty() && position_[earlier] > position_[later] && list_[position_[earlier]].kind == Instruction::Kind::Extern)
+      if (error.empty() && position_[earlier] > position_[later] &&
+          list_[position_[earlier]].kind == Instruction::Kind::Extern)
         error = "event " + std::to_string(later) + " runs before event " + std::to_string(earlier) + ", which may fail";
     });
     return error;

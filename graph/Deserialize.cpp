@@ -282,8 +282,9 @@ Dump deserialize(const std::string &text, const std::string &name) {
   Field root(file, name);
   int64_t version = root["version"].integer();
   if (version != format::kVersion)
-    throw std::runtime_error(name + ": the dump has version " + std::to_string(version) + ", this program reads version " +
-                             std::to_string(format::kVersion) + "; write it again with this version of terra");
+    throw std::runtime_error(name + ": the dump has version " + std::to_string(version) +
+                             ", this program reads version " + std::to_string(format::kVersion) +
+                             "; write it again with this version of terra");
   Field data = root["data"];
   if (root["checksum"].string() != format::checksum(data.value().dump(-1, ' ', false, json::error_handler_t::replace)))
     throw std::runtime_error(name + ": the file was damaged or edited after it was written (wrong checksum)");

@@ -45,7 +45,8 @@ std::string dotDefaults() {
          "  edge [fontname=\"monospace\" fontsize=8 color=\"#555555\"];\n";
 }
 
-std::string dotTable(const std::string &id, const std::string &title, const char *color, const std::vector<DotRow> &rows) {
+std::string dotTable(const std::string &id, const std::string &title, const char *color,
+                     const std::vector<DotRow> &rows) {
   std::string table = "<table border=\"1\" cellborder=\"0\" cellspacing=\"0\" cellpadding=\"2\">";
   table += cell("bgcolor=\"" + std::string(color) + "\"", "<b>" + escape(title) + "</b>");
   std::string line;

@@ -15,7 +15,8 @@ struct DotRow {
 };
 
 /// The statement of a node drawn as a table with a coloured title.
-std::string dotTable(const std::string &id, const std::string &title, const char *color, const std::vector<DotRow> &rows);
+std::string dotTable(const std::string &id, const std::string &title, const char *color,
+                     const std::vector<DotRow> &rows);
 
 /// A quoted string for labels outside of tables.
 std::string dotQuote(std::string_view text);

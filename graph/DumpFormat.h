@@ -14,8 +14,8 @@ namespace terra::graph::format {
 inline constexpr int64_t kVersion = 1;
 
 inline constexpr std::array<const char *, 14> kArgKinds = {
-    "none",        "tensor",     "tensors",  "int",         "double",    "bool",   "number_int", "number_double",
-    "number_bool", "ints",       "doubles",  "bools",       "string",    "opaque"};
+    "none",          "tensor",      "tensors", "int",     "double", "bool",   "number_int",
+    "number_double", "number_bool", "ints",    "doubles", "bools",  "string", "opaque"};
 static_assert(kArgKinds.size() == size_t(ArgKind::Opaque) + 1);
 inline constexpr std::array<const char *, 4> kAliases = {"undefined", "fresh", "view", "same"};
 static_assert(kAliases.size() == size_t(Alias::Same) + 1);

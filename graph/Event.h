@@ -14,9 +14,16 @@ enum class ArgKind : uint8_t {
   None,       ///< Python's None or an absent optional
   Tensor,     ///< `count` is 1; the operand is `Event::inputs[first]`
   TensorList, ///< operands `first` … `first + count - 1`
-  Int, Double, Bool,
-  NumberInt, NumberDouble, NumberBool, ///< a Python number passed as a tensor (a wrapped number)
-  IntList, DoubleList, BoolList, String,
+  Int,
+  Double,
+  Bool,
+  NumberInt,
+  NumberDouble,
+  NumberBool, ///< a Python number passed as a tensor (a wrapped number)
+  IntList,
+  DoubleList,
+  BoolList,
+  String,
   Opaque      ///< anything else: compared by the host
 };
 

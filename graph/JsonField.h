@@ -60,7 +60,8 @@ public:
   }
   int64_t integer(int64_t low = std::numeric_limits<int64_t>::min(),
                   int64_t high = std::numeric_limits<int64_t>::max()) const {
-    bool tooLarge = value_->is_number_unsigned() && value_->get<uint64_t>() > uint64_t(std::numeric_limits<int64_t>::max());
+    bool tooLarge =
+        value_->is_number_unsigned() && value_->get<uint64_t>() > uint64_t(std::numeric_limits<int64_t>::max());
     if (!value_->is_number_integer() || tooLarge)
       fail("must be an integer");
     int64_t number = value_->get<int64_t>();

@@ -31,7 +31,7 @@ struct SlotRef {
 struct SegmentEvent {
   std::shared_ptr<const Event> event;
   std::vector<SlotRef> inputs, results; ///< parallel to event->inputs, event->results
-  std::vector<uint32_t> scalarFeeds;    ///< parallel to event->args: first index into the run's scalar feeds, or kNever
+  std::vector<uint32_t> scalarFeeds; ///< parallel to event->args: first index into the run's scalar feeds, or kNever
 };
 
 /// Learned from co-executed runs: for each slot the index of the first event that found the program's last reference

@@ -61,7 +61,8 @@ json write(const Operand &operand) {
 json write(const Result &result) {
   if (result.alias == Alias::Undefined)
     return nullptr;
-  json j = {{"alias", format::kAliases[size_t(result.alias)]}, {"storage", result.storage}, {"meta", write(result.meta)}};
+  json j = {
+      {"alias", format::kAliases[size_t(result.alias)]}, {"storage", result.storage}, {"meta", write(result.meta)}};
   if (result.alias != Alias::Fresh)
     j["of"] = result.aliasOf;
   if (result.storageBytes)
@@ -114,8 +115,11 @@ public:
       nodes.push_back(write(dump.graph[id]));
     for (const SegmentRecord &record : dump.segments)
       segments.push_back(write(record));
-    return {{"function", dump.function}, {"numerics", dump.numerics}, {"ops", std::move(ops_)},
-            {"nodes", std::move(nodes)}, {"segments", std::move(segments)}};
+    return {{"function", dump.function},
+            {"numerics", dump.numerics},
+            {"ops", std::move(ops_)},
+            {"nodes", std::move(nodes)},
+            {"segments", std::move(segments)}};
   }
 
 private:

@@ -25,9 +25,7 @@ void TraceGraph::addEdge(NodeId from, NodeId to) {
 
 bool TraceGraph::startsSegment(NodeId id) const {
   const Node &node = nodes_[id];
-  auto stands_alone = [](const Node &n) {
-    return !n.event || n.event->gate || n.event->kind != EventKind::Call;
-  };
+  auto stands_alone = [](const Node &n) { return !n.event || n.event->gate || n.event->kind != EventKind::Call; };
   if (node.boundary || stands_alone(node) || node.previous.size() != 1)
     return true;
   const Node &before = nodes_[node.previous[0]];

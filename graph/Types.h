@@ -11,7 +11,20 @@ namespace terra {
 
 /// Element type of a tensor. `Other` covers every type that Terra never computes on itself (quantized, float8, …).
 enum class DType : uint8_t {
-  Undefined, Bool, UInt8, Int8, Int16, Int32, Int64, Float16, BFloat16, Float32, Float64, Complex64, Complex128, Other
+  Undefined,
+  Bool,
+  UInt8,
+  Int8,
+  Int16,
+  Int32,
+  Int64,
+  Float16,
+  BFloat16,
+  Float32,
+  Float64,
+  Complex64,
+  Complex128,
+  Other
 };
 
 enum class DeviceType : uint8_t { CPU, CUDA, Other };

@@ -15,11 +15,15 @@ class Math {
 public:
   explicit Math(Operation *op) : b_(op), loc_(op->getLoc()), op_(op) {}
 
-  Value operator()(StringRef name, ValueRange operands) { return makeElementwise(b_, loc_, ("terra." + name).str(), operands); }
+  Value operator()(StringRef name, ValueRange operands) {
+    return makeElementwise(b_, loc_, ("terra." + name).str(), operands);
+  }
   Value number(double x) { return makeConstant(b_, loc_, x, tensorType(op_->getOperand(0)).getElementType()); }
   Value sum(Value x, ArrayRef<int64_t> dims) { return reduce<ir::SumOp>(x, dims); }
   Value max(Value x, ArrayRef<int64_t> dims) { return reduce<ir::MaxOp>(x, dims); }
-  Value mean(Value x, ArrayRef<int64_t> dims) { return (*this)("mul", {sum(x, dims), number(1.0 / double(count(x, dims)))}); }
+  Value mean(Value x, ArrayRef<int64_t> dims) {
+    return (*this)("mul", {sum(x, dims), number(1.0 / double(count(x, dims)))});
+  }
   Value reshape(Value x, ArrayRef<int64_t> shape) {
     if (tensorType(x).getShape() == shape)
       return x;

@@ -48,7 +48,8 @@ Value ScalarMath::logF32(Value x) {
   Value denormal = less(x, f32(1.17549435e-38f));
   Value scaled = select(denormal, mul(x, f32(8388608.0f)), x);
   Value shift = select(denormal, f32(-23.0f), f32(0.0f));
-  Value e = arith::AndIOp::create(b, loc, arith::SubIOp::create(b, loc, bits(scaled), i32(0x3f2aaaab)), i32(int32_t(0xff800000)));
+  Value e = arith::AndIOp::create(b, loc, arith::SubIOp::create(b, loc, bits(scaled), i32(0x3f2aaaab)),
+                                  i32(int32_t(0xff800000)));
   Value m = fromBits(arith::SubIOp::create(b, loc, bits(scaled), e));
   Value k = fma(arith::SIToFPOp::create(b, loc, b.getF32Type(), e), f32(1.19209290e-7f), shift);
   Value f = sub(m, f32(1.0f));
@@ -89,7 +90,8 @@ Value ScalarMath::log1pF32(Value x) {
 Value ScalarMath::tanhF32(Value x) {
   Value magnitude = fabs(x);
   Value z = mul(x, x);
-  Value p = polynomial(z, {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f, 1.33314422036e-1f, -3.33332819422e-1f});
+  Value p =
+      polynomial(z, {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f, 1.33314422036e-1f, -3.33332819422e-1f});
   Value small = fma(mul(p, z), x, x);
   Value e = expF32(add(magnitude, magnitude));
   Value large = sub(f32(1.0f), div(f32(2.0f), add(e, f32(1.0f))));
@@ -106,7 +108,8 @@ Value ScalarMath::erfF32(Value x) {
     r = fma(r, t, f32(c));
   r = fma(r, t, arith::NegFOp::create(b, loc, t));
   Value large = copysign(sub(f32(1.0f), expF32(r)), x);
-  Value p = polynomial(s, {-5.96761703e-4f, 4.99119423e-3f, -2.67681349e-2f, 1.12819925e-1f, -3.76125336e-1f, 1.28379166e-1f});
+  Value p = polynomial(
+      s, {-5.96761703e-4f, 4.99119423e-3f, -2.67681349e-2f, 1.12819925e-1f, -3.76125336e-1f, 1.28379166e-1f});
   Value small = fma(p, x, x);
   return select(less(f32(0.927734375f), t), large, small);
 }

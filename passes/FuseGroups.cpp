@@ -110,7 +110,8 @@ bool hazard(const Group &group, ValueRange reads, ValueRange writes) {
 
 bool hazard(const Group &group, const Group &later) {
   return llvm::any_of(later.reads, [&](const View &v) { return group.writesSlot(v.slot); }) ||
-         llvm::any_of(later.writes, [&](const Written &w) { return group.writesSlot(w.view.slot) || group.readsSlot(w.view.slot); });
+         llvm::any_of(later.writes,
+                      [&](const Written &w) { return group.writesSlot(w.view.slot) || group.readsSlot(w.view.slot); });
 }
 
 /// `later`'s views of slots that `earlier` touches can be turned into SSA.

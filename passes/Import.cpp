@@ -47,7 +47,9 @@ private:
 
   /// Every operand and result has an element type that the dialect knows (complex numbers have none).
   static bool hasTypes(MLIRContext *context, const graph::Event &event) {
-    auto known = [&](const TensorMeta &meta) { return meta.dtype == DType::Undefined || elementType(context, meta.dtype); };
+    auto known = [&](const TensorMeta &meta) {
+      return meta.dtype == DType::Undefined || elementType(context, meta.dtype);
+    };
     return llvm::all_of(event.inputs, [&](const graph::Operand &o) { return known(o.meta); }) &&
            llvm::all_of(event.results, [&](const graph::Result &r) { return known(r.meta); });
   }
@@ -89,9 +91,10 @@ private:
       if (e.results[i].slot != kNever && e.event->results[i].alias == Alias::Fresh)
         writes.insert(slots_[e.results[i].slot]);
     bool random = e.event->op && e.event->op->has(graph::kOpRandom);
-    ir::ExternOp::create(b_, location(*e.event), b_.getStringAttr(e.event->name()), b_.getI64IntegerAttr(int64_t(index)),
-                         e.event->onlyMakesViews() ? b_.getUnitAttr() : UnitAttr(), random ? b_.getUnitAttr() : UnitAttr(),
-                         reads.getArrayRef(), writes.getArrayRef());
+    ir::ExternOp::create(b_, location(*e.event), b_.getStringAttr(e.event->name()),
+                         b_.getI64IntegerAttr(int64_t(index)),
+                         e.event->onlyMakesViews() ? b_.getUnitAttr() : UnitAttr(),
+                         random ? b_.getUnitAttr() : UnitAttr(), reads.getArrayRef(), writes.getArrayRef());
   }
 
   MLIRContext &context_;

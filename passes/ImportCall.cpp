@@ -88,8 +88,8 @@ bool ImportCall::isTensor(unsigned n) const {
 
 bool ImportCall::isPlain() const {
   const graph::Event &e = event();
-  if (e.kind != graph::EventKind::Call || !e.op || e.gate || e.results.empty() ||
-      e.op->has(graph::kOpRandom) || e.op->has(graph::kOpGate) || e.op->has(graph::kOpFetch))
+  if (e.kind != graph::EventKind::Call || !e.op || e.gate || e.results.empty() || e.op->has(graph::kOpRandom) ||
+      e.op->has(graph::kOpGate) || e.op->has(graph::kOpFetch))
     return false;
   for (const graph::Operand &operand : e.inputs) {
     if (operand.storage == graph::kNoStorage)

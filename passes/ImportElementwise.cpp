@@ -60,7 +60,8 @@ bool collect(const ImportCall &call, const Expr &expr, Promotion &p) {
   for (const Expr &operand : expr.operands)
     if (!collect(call, operand, p))
       return false;
-  if (expr.kind == Expr::Kind::PromotingScalar || (expr.kind == Expr::Kind::Argument && isNumber(call.arg(expr.index).kind)))
+  if (expr.kind == Expr::Kind::PromotingScalar ||
+      (expr.kind == Expr::Kind::Argument && isNumber(call.arg(expr.index).kind)))
     addNumber(p, call.arg(expr.index).kind);
   else if (expr.kind == Expr::Kind::Argument && call.arg(expr.index).kind == ArgKind::Tensor) {
     if (!call.isTensor(expr.index))

@@ -14,7 +14,9 @@ namespace terra::passes {
 namespace {
 
 /// The type to compute in: halves in f32.
-Type computeType(Type element) { return element.isF16() || element.isBF16() ? Float32Type::get(element.getContext()) : element; }
+Type computeType(Type element) {
+  return element.isF16() || element.isBF16() ? Float32Type::get(element.getContext()) : element;
+}
 
 /// Dimension arguments: a list, one number, or none for all; ascending and without negatives.
 std::optional<SmallVector<int64_t>> dimsArgument(const ImportCall &call, unsigned n, int64_t rank) {
@@ -98,7 +100,8 @@ template <typename Op> bool importSoftmax(ImportCall &call, const ir::AtenForm &
 template <typename Op> bool importSoftmaxBackward(ImportCall &call, const ir::AtenForm &) {
   if (!call.isTensor(0) || !call.isTensor(1) || !call.hasResult(0))
     return false;
-  Type element = computeType(call.operand(1).meta.dtype == DType::Float64 ? Type(call.b.getF64Type()) : Type(call.b.getF32Type()));
+  Type element =
+      computeType(call.operand(1).meta.dtype == DType::Float64 ? Type(call.b.getF64Type()) : Type(call.b.getF32Type()));
   Value grad = call.value(0, element), output = call.value(1, element);
   auto dim = dimsArgument(call, 2, tensorType(output).getRank());
   if (!dim || dim->size() != 1 || grad.getType() != output.getType())
@@ -107,7 +110,9 @@ template <typename Op> bool importSoftmaxBackward(ImportCall &call, const ir::At
 }
 
 /// The tensor argument `n` converted; null when absent.
-Value optionalValue(ImportCall &call, unsigned n, Type element) { return call.isTensor(n) ? call.value(n, element) : Value(); }
+Value optionalValue(ImportCall &call, unsigned n, Type element) {
+  return call.isTensor(n) ? call.value(n, element) : Value();
+}
 
 /// Statistics of a layer norm: the input's sizes with 1 in the normalised dimensions.
 bool importLayerNorm(ImportCall &call, const ir::AtenForm &) {
@@ -120,8 +125,9 @@ bool importLayerNorm(ImportCall &call, const ir::AtenForm &) {
   Value input = call.value(0, element);
   int64_t rank = tensorType(input).getRank(), axes = int64_t(call.arg(1).ints.size());
   RankedTensorType stats = reducedType(input, llvm::to_vector(llvm::seq(rank - axes, rank)));
-  auto op = ir::LayerNormOp::create(call.b, call.loc, input.getType(), stats, stats, input, optionalValue(call, 2, element),
-                                    optionalValue(call, 3, element), call.b.getI64IntegerAttr(axes), call.b.getF64FloatAttr(*eps));
+  auto op = ir::LayerNormOp::create(call.b, call.loc, input.getType(), stats, stats, input,
+                                    optionalValue(call, 2, element), optionalValue(call, 3, element),
+                                    call.b.getI64IntegerAttr(axes), call.b.getF64FloatAttr(*eps));
   return call.write(0, op.getResult()) && call.write(1, op.getMean()) && call.write(2, op.getRstd());
 }
 
@@ -137,9 +143,9 @@ bool importLayerNormBackward(ImportCall &call, const ir::AtenForm &) {
   Value input = call.value(1, element);
   int64_t rank = tensorType(input).getRank(), axes = int64_t(call.arg(2).ints.size());
   RankedTensorType affine = reducedType(input, llvm::to_vector(llvm::seq<int64_t>(0, rank - axes)));
-  auto op = ir::LayerNormBackwardOp::create(call.b, call.loc, input.getType(), affine, affine, call.value(0, element), input,
-                                            call.value(3, element), call.value(4, element), optionalValue(call, 5, element),
-                                            call.b.getI64IntegerAttr(axes));
+  auto op = ir::LayerNormBackwardOp::create(call.b, call.loc, input.getType(), affine, affine, call.value(0, element),
+                                            input, call.value(3, element), call.value(4, element),
+                                            optionalValue(call, 5, element), call.b.getI64IntegerAttr(axes));
   for (unsigned i = 0; i < 3; ++i)
     if (call.hasResult(i) && !call.write(i, op.getResult(i)))
       return false;
@@ -221,8 +227,9 @@ bool importBatchNormBackward(ImportCall &call, const ir::AtenForm &) {
   SmallVector<int64_t> dims = llvm::to_vector(llvm::seq<int64_t>(0, tensorType(input).getRank()));
   dims.erase(dims.begin() + 1);
   RankedTensorType stats = reducedType(input, dims);
-  auto op = ir::BatchNormBackwardOp::create(call.b, call.loc, input.getType(), stats, stats, call.value(0, element), input,
-                                            call.value(5, element), call.value(6, element), optionalValue(call, 2, element));
+  auto op =
+      ir::BatchNormBackwardOp::create(call.b, call.loc, input.getType(), stats, stats, call.value(0, element), input,
+                                      call.value(5, element), call.value(6, element), optionalValue(call, 2, element));
   for (unsigned i = 0; i < 3; ++i)
     if (call.hasResult(i) && !call.write(i, op.getResult(i)))
       return false;
@@ -233,7 +240,8 @@ bool importBatchNormBackward(ImportCall &call, const ir::AtenForm &) {
 bool importNllLossBackward(ImportCall &call, const ir::AtenForm &) {
   auto reduction = call.integer(4), ignored = call.integer(5);
   bool plain = call.isTensor(0) && call.isTensor(1) && call.isTensor(2) && call.isNone(3) && call.isTensor(6);
-  if (!plain || !reduction || !ignored || call.operand(1).meta.rank() != 2 || call.operand(2).meta.dtype != DType::Int64)
+  if (!plain || !reduction || !ignored || call.operand(1).meta.rank() != 2 ||
+      call.operand(2).meta.dtype != DType::Int64)
     return false;
   Type element = computeType(call.resultType(0).getElementType()), i64 = call.b.getI64Type();
   if (!isa<FloatType>(element))
@@ -249,7 +257,8 @@ bool importNllLossBackward(ImportCall &call, const ir::AtenForm &) {
   grad = make("terra.neg", {grad});
   if (*reduction == 1)
     grad = make("terra.div", {grad, call.value(6, element)});
-  Value index = ir::IotaOp::create(call.b, call.loc, RankedTensorType::get({1, classes}, i64), call.b.getI64IntegerAttr(1));
+  Value index =
+      ir::IotaOp::create(call.b, call.loc, RankedTensorType::get({1, classes}, i64), call.b.getI64IntegerAttr(1));
   Value used = make("terra.ne", {target, makeConstant(call.b, call.loc, double(*ignored), i64)});
   Value hit = make("terra.logical_and", {make("terra.eq", {target, index}), used});
   return call.write(0, make("terra.where", {hit, grad, makeConstant(call.b, call.loc, 0, element)}));

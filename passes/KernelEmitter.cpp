@@ -71,11 +71,13 @@ bool KernelEmitter::run(ModuleOp module, StringRef name) {
 /// The ABI's function: pointers come in an array.
 void KernelEmitter::emitWrapper(ModuleOp module, StringRef name, func::FuncOp body) {
   Type pointer = LLVM::LLVMPointerType::get(b_.getContext());
-  auto wrapper = func::FuncOp::create(b_, loc_, name, b_.getFunctionType({pointer, b_.getI64Type(), b_.getI64Type()}, {}));
+  auto wrapper =
+      func::FuncOp::create(b_, loc_, name, b_.getFunctionType({pointer, b_.getI64Type(), b_.getI64Type()}, {}));
   b_.setInsertionPointToStart(wrapper.addEntryBlock());
   SmallVector<Value> arguments;
   for (unsigned i = 0; i < pointers_.size(); ++i) {
-    Value address = LLVM::GEPOp::create(b_, loc_, pointer, pointer, wrapper.getArgument(0), ArrayRef<LLVM::GEPArg>{int32_t(i)});
+    Value address =
+        LLVM::GEPOp::create(b_, loc_, pointer, pointer, wrapper.getArgument(0), ArrayRef<LLVM::GEPArg>{int32_t(i)});
     arguments.push_back(LLVM::LoadOp::create(b_, loc_, pointer, address));
   }
   arguments.push_back(wrapper.getArgument(1));

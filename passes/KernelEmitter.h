@@ -82,12 +82,12 @@ private:
   mlir::Block *entry_ = nullptr;
   mlir::ValueRange args_;
   mlir::Value begin_, end_;
-  llvm::SmallVector<mlir::Value> ivs_;                       ///< for each domain dimension that a loop stands for
+  llvm::SmallVector<mlir::Value> ivs_; ///< for each domain dimension that a loop stands for
   std::vector<llvm::DenseMap<unsigned, mlir::Value>> scopes_; ///< values known, innermost scope last
-  llvm::DenseMap<unsigned, mlir::Value> buffers_;             ///< Rows: kept between stages; Columns: tile arrays
-  llvm::DenseSet<unsigned> filled_;                           ///< nodes whose buffer holds them
-  llvm::DenseSet<unsigned> filling_;                          ///< Rows: nodes that this pass stores
-  llvm::DenseMap<unsigned, mlir::Value> partial_;             ///< Columns: accumulators of one chunk
+  llvm::DenseMap<unsigned, mlir::Value> buffers_; ///< Rows: kept between stages; Columns: tile arrays
+  llvm::DenseSet<unsigned> filled_; ///< nodes whose buffer holds them
+  llvm::DenseSet<unsigned> filling_; ///< Rows: nodes that this pass stores
+  llvm::DenseMap<unsigned, mlir::Value> partial_; ///< Columns: accumulators of one chunk
   mlir::Value tileBegin_, tileEnd_;
   bool ok_ = true;
 };

@@ -81,9 +81,9 @@ private:
       }
       views.push_back(view.getDictionary(b.getContext()));
     }
-    ir::LaunchOp::create(b, kernel.getLoc(), FlatSymbolRefAttr::get(b.getContext(), name), b.getI64IntegerAttr(plan.extent),
-                         b.getI64IntegerAttr(plan.grain), plan.extent == 1 ? b.getUnitAttr() : UnitAttr(),
-                         b.getArrayAttr(views), slots);
+    ir::LaunchOp::create(b, kernel.getLoc(), FlatSymbolRefAttr::get(b.getContext(), name),
+                         b.getI64IntegerAttr(plan.extent), b.getI64IntegerAttr(plan.grain),
+                         plan.extent == 1 ? b.getUnitAttr() : UnitAttr(), b.getArrayAttr(views), slots);
   }
 };
 

@@ -29,9 +29,7 @@ void addFusionStage(OpPassManager &pm) {
 }
 
 /// fused → kernels: one loop nest for each domain.
-void addKernelStage(OpPassManager &pm) {
-  pm.nest<ir::SegmentOp>().addPass(createFormKernels());
-}
+void addKernelStage(OpPassManager &pm) { pm.nest<ir::SegmentOp>().addPass(createFormKernels()); }
 
 /// kernels → lowered: functions of scf loops over pointers.
 void addLoweringStage(OpPassManager &pm) {
@@ -43,7 +41,8 @@ void addLoweringStage(OpPassManager &pm) {
 /// lowered → LLVM dialect.
 void addLlvmStage(OpPassManager &pm) {
   pm.addPass(createSCFToControlFlowPass());
-  pm.addPass(createConvertMathToLibmPass()); // what ScalarMath.cpp does not expand; the rest is LLVM's intrinsics already
+  pm.addPass(
+      createConvertMathToLibmPass()); // what ScalarMath.cpp does not expand; the rest is LLVM's intrinsics already
   ArithToLLVMConversionPassOptions arith;
   arith.indexBitwidth = 64;
   pm.addPass(createArithToLLVMConversionPass(arith));

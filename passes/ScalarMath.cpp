@@ -16,7 +16,8 @@ arith::FastMathFlags contract() { return arith::FastMathFlags::contract; }
 } // namespace
 
 Type ScalarMath::registerType(Type element) {
-  return element.isUnsignedInteger() ? IntegerType::get(element.getContext(), element.getIntOrFloatBitWidth()) : element;
+  return element.isUnsignedInteger() ? IntegerType::get(element.getContext(), element.getIntOrFloatBitWidth())
+                                     : element;
 }
 
 Type ScalarMath::memoryType(Type element) {
@@ -47,7 +48,9 @@ Value ScalarMath::add(Value x, Value y) { return arith::AddFOp::create(b, loc, x
 Value ScalarMath::sub(Value x, Value y) { return arith::SubFOp::create(b, loc, x, y, contract()); }
 Value ScalarMath::mul(Value x, Value y) { return arith::MulFOp::create(b, loc, x, y, contract()); }
 Value ScalarMath::div(Value x, Value y) { return arith::DivFOp::create(b, loc, x, y, contract()); }
-Value ScalarMath::fma(Value x, Value y, Value z) { return LLVM::FMAOp::create(b, loc, x.getType(), ValueRange{x, y, z}); }
+Value ScalarMath::fma(Value x, Value y, Value z) {
+  return LLVM::FMAOp::create(b, loc, x.getType(), ValueRange{x, y, z});
+}
 Value ScalarMath::less(Value x, Value y) { return arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OLT, x, y); }
 Value ScalarMath::select(Value c, Value x, Value y) { return arith::SelectOp::create(b, loc, c, x, y); }
 Value ScalarMath::fabs(Value x) { return LLVM::FAbsOp::create(b, loc, x.getType(), x); }
@@ -170,15 +173,20 @@ Value ScalarMath::binary(Operation *op, Type element, Value x, Value y) {
       .Case<ir::MinimumOp>([&](auto) { return isSigned ? ARITH(MinimumFOp, MinSIOp) : ARITH(MinimumFOp, MinUIOp); })
       .Case<ir::DivOp>([&](auto) { return isFloat ? div(x, y) : Value(); })
       .Case<ir::FloorDivOp>([&](auto) { return isFloat ? floorDiv(x, y) : Value(); })
-      .Case<ir::TruncDivOp>([&](auto) { return isFloat ? Value(LLVM::FTruncOp::create(b, loc, x.getType(), div(x, y))) : Value(); })
+      .Case<ir::TruncDivOp>(
+          [&](auto) { return isFloat ? Value(LLVM::FTruncOp::create(b, loc, x.getType(), div(x, y))) : Value(); })
       .Case<ir::RemainderOp>([&](auto) { return isFloat ? remainder(x, y) : Value(); })
       .Case<ir::FmodOp>([&](auto) { return isFloat ? Value(arith::RemFOp::create(b, loc, x, y)) : Value(); })
       .Case<ir::PowOp>([&](auto) { return isFloat ? Value(math::PowFOp::create(b, loc, x, y)) : Value(); })
       .Case<ir::Atan2Op>([&](auto) { return isFloat ? Value(math::Atan2Op::create(b, loc, x, y)) : Value(); })
-      .Case<ir::AndOp, ir::LogicalAndOp>([&](auto) { return isFloat ? Value() : Value(arith::AndIOp::create(b, loc, x, y)); })
-      .Case<ir::OrOp, ir::LogicalOrOp>([&](auto) { return isFloat ? Value() : Value(arith::OrIOp::create(b, loc, x, y)); })
-      .Case<ir::XorOp, ir::LogicalXorOp>([&](auto) { return isFloat ? Value() : Value(arith::XOrIOp::create(b, loc, x, y)); })
-      .Case<ir::EqOp, ir::NeOp, ir::LtOp, ir::LeOp, ir::GtOp, ir::GeOp>([&](auto) { return compare(op, element, x, y); })
+      .Case<ir::AndOp, ir::LogicalAndOp>(
+          [&](auto) { return isFloat ? Value() : Value(arith::AndIOp::create(b, loc, x, y)); })
+      .Case<ir::OrOp, ir::LogicalOrOp>(
+          [&](auto) { return isFloat ? Value() : Value(arith::OrIOp::create(b, loc, x, y)); })
+      .Case<ir::XorOp, ir::LogicalXorOp>(
+          [&](auto) { return isFloat ? Value() : Value(arith::XOrIOp::create(b, loc, x, y)); })
+      .Case<ir::EqOp, ir::NeOp, ir::LtOp, ir::LeOp, ir::GtOp, ir::GeOp>(
+          [&](auto) { return compare(op, element, x, y); })
       .Default([](Operation *) { return Value(); });
 #undef ARITH
 }
@@ -206,7 +214,8 @@ Value ScalarMath::unary(Operation *op, Type element, Value x) {
   return llvm::TypeSwitch<Operation *, Value>(op)
       .Case<ir::NegOp>([&](auto) { return arith::SubIOp::create(b, loc, zero, x); })
       .Case<ir::AbsOp>([&](auto) -> Value {
-        return isUnsigned(element) ? x : Value(arith::MaxSIOp::create(b, loc, x, arith::SubIOp::create(b, loc, zero, x)));
+        return isUnsigned(element) ? x
+                                   : Value(arith::MaxSIOp::create(b, loc, x, arith::SubIOp::create(b, loc, zero, x)));
       })
       .Case<ir::SignOp>([&](auto) -> Value {
         Value one = integerConstant(1, element);
@@ -260,7 +269,8 @@ Value ScalarMath::identity(Operation *op, Type element) {
     return integerConstant(0, element);
   bool isMax = isa<ir::MaxOp>(op);
   if (isa<FloatType>(element))
-    return constant(isMax ? -std::numeric_limits<double>::infinity() : std::numeric_limits<double>::infinity(), element);
+    return constant(isMax ? -std::numeric_limits<double>::infinity() : std::numeric_limits<double>::infinity(),
+                    element);
   unsigned width = element.getIntOrFloatBitWidth();
   APInt value = isUnsigned(element) ? (isMax ? APInt::getMinValue(width) : APInt::getMaxValue(width))
                                     : (isMax ? APInt::getSignedMinValue(width) : APInt::getSignedMaxValue(width));

@@ -38,7 +38,9 @@ struct SimplifyPow : OpRewritePattern<ir::PowOp> {
     std::optional<double> exponent = constantOf(op.getB());
     if (!exponent)
       return failure();
-    auto make = [&](StringRef name, ValueRange operands) { return makeElementwise(rewriter, op.getLoc(), name, operands); };
+    auto make = [&](StringRef name, ValueRange operands) {
+      return makeElementwise(rewriter, op.getLoc(), name, operands);
+    };
     Value x = op.getA(), result;
     if (*exponent == 1) // pow(x, 1) => x
       result = x;

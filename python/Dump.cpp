@@ -39,8 +39,8 @@ py::bytes serialize(const runtime::Session &session, const std::string &function
 
 void bindDump(py::module_ &module) {
   py::object session = module.attr("Session");
-  session.attr("serialize") = py::cpp_function(&serialize, py::name("serialize"), py::is_method(session), py::arg("function"),
-                                               "What was learned, in the format of terra-dump.");
+  session.attr("serialize") = py::cpp_function(&serialize, py::name("serialize"), py::is_method(session),
+                                               py::arg("function"), "What was learned, in the format of terra-dump.");
 }
 
 } // namespace terra::python

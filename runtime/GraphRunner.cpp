@@ -155,7 +155,9 @@ void GraphRunner::loop() {
 
 /// Waits until more than `done` instructions are published. False when the run is closed and there are none.
 bool GraphRunner::awaitWork(Run &run, uint32_t done) {
-  auto ready = [&] { return run.published.load(std::memory_order_seq_cst) > done || run.closed.load(std::memory_order_seq_cst); };
+  auto ready = [&] {
+    return run.published.load(std::memory_order_seq_cst) > done || run.closed.load(std::memory_order_seq_cst);
+  };
   if (!spin(ready, kSpinRounds)) {
     std::unique_lock lock(mutex_);
     sleeping_.store(true, std::memory_order_seq_cst);
@@ -223,8 +225,8 @@ void GraphRunner::recordFailure(Run &run, uint32_t event, std::exception_ptr err
 
 void GraphRunner::step(Run &run, uint32_t index) {
   const Instruction &instruction = run.executable->instructions[index];
-  bool whole = instruction.kind == Instruction::Kind::Kernel && !run.unfused[index] && !injectsFailure(run, instruction) &&
-               !run.failure->failed.load(std::memory_order_relaxed);
+  bool whole = instruction.kind == Instruction::Kind::Kernel && !run.unfused[index] &&
+               !injectsFailure(run, instruction) && !run.failure->failed.load(std::memory_order_relaxed);
   if (whole)
     runKernels(run, instruction);
   else if (instruction.kind != Instruction::Kind::Nothing)

@@ -75,7 +75,7 @@ private:
   std::atomic<bool> sleeping_{false};
   std::atomic<int> waiters_{0};
   bool stop_ = false;
-  std::vector<void *> args_;  ///< of the kernel being called (runner thread)
+  std::vector<void *> args_; ///< of the kernel being called (runner thread)
   std::vector<char> scratch_;
   std::thread thread_;
 };

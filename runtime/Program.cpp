@@ -13,9 +13,8 @@ const graph::Segment &Run::segment() const { return compiled->segment(); }
 CompiledSegment::CompiledSegment(std::vector<NodeId> nodes, graph::Segment segment)
     : nodes_(std::move(nodes)), segment_(std::move(segment)) {
   gate_ = segment_.events.size() == 1 && segment_.events[0].event->gate;
-  random_ = std::any_of(segment_.events.begin(), segment_.events.end(), [](const graph::SegmentEvent &e) {
-    return e.event->op && e.event->op->has(graph::kOpRandom);
-  });
+  random_ = std::any_of(segment_.events.begin(), segment_.events.end(),
+                        [](const graph::SegmentEvent &e) { return e.event->op && e.event->op->has(graph::kOpRandom); });
   executable_ = codegen::interpretOnly(segment_);
 }
 
@@ -106,7 +105,8 @@ void Program::rebuild(const TraceGraph &graph) {
 
 std::vector<std::shared_ptr<CompiledSegment>> Program::segments() const {
   std::vector<std::shared_ptr<CompiledSegment>> all;
-  std::copy_if(byNode_.begin(), byNode_.end(), std::back_inserter(all), [](const auto &segment) { return bool(segment); });
+  std::copy_if(byNode_.begin(), byNode_.end(), std::back_inserter(all),
+               [](const auto &segment) { return bool(segment); });
   return all;
 }
 

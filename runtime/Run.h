@@ -33,7 +33,7 @@ public:
   /// The first event in program order that failed, or kNever (GraphRunner). What comes before it is still computed, even where it was
   /// deferred: storages are as at the failing op.
   uint32_t failedAt = graph::kNever;
-  int64_t failAt = -1;            ///< for tests: the event whose execution raises an error
+  int64_t failAt = -1; ///< for tests: the event whose execution raises an error
 
   std::atomic<uint32_t> published{0};
   std::atomic<bool> closed{false};

@@ -124,7 +124,8 @@ void Runtime::synchronize() {
 
 void Runtime::keepFailure(std::shared_ptr<Failure> failure) {
   std::lock_guard guard(failuresLock_);
-  std::erase_if(failures_, [](const auto &f) { return f->delivered.load() || (!f->failed.load() && f.use_count() == 1); });
+  std::erase_if(failures_,
+                [](const auto &f) { return f->delivered.load() || (!f->failed.load() && f.use_count() == 1); });
   failures_.push_back(std::move(failure));
 }
 

@@ -18,9 +18,7 @@ using graph::TraceGraph;
 using tracer::CallView;
 
 namespace {
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 /// A function whose regions never repeat is given up: recording costs, and its graph would grow without end.
 constexpr uint32_t kMaxFruitless = 200;

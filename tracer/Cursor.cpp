@@ -47,7 +47,8 @@ bool sameArg(const Arg &arg, const ArgView &view, const CallView &call, const gr
   case ArgKind::BoolList:
     return std::equal(arg.ints.begin(), arg.ints.end(), view.ints, view.ints + view.count);
   case ArgKind::DoubleList:
-    return arg.doubles.size() == view.count && (arg.varies || std::equal(arg.doubles.begin(), arg.doubles.end(), view.doubles, sameBits));
+    return arg.doubles.size() == view.count &&
+           (arg.varies || std::equal(arg.doubles.begin(), arg.doubles.end(), view.doubles, sameBits));
   case ArgKind::String:
     return arg.string == view.string;
   case ArgKind::Opaque:

@@ -22,13 +22,63 @@ std::string_view baseName(std::string_view name) {
 }
 
 /// Ops whose Scalar, float and integer-scalar arguments change values only, never shapes, dtypes or aliasing.
-constexpr auto kElementwise = std::to_array<std::string_view>(
-    {"_foreach_add", "_foreach_addcdiv", "_foreach_addcmul", "_foreach_div", "_foreach_lerp", "_foreach_mul",
-     "_foreach_pow", "_foreach_sub", "add", "addbmm", "addcdiv", "addcmul", "addmm", "addmv", "addr", "baddbmm",
-     "bernoulli", "celu", "clamp", "clamp_max", "clamp_min", "div", "elu", "eq", "exponential", "fill", "floor_divide",
-     "fmod", "full", "full_like", "ge", "gt", "hardshrink", "hardtanh", "huber_loss", "le", "leaky_relu", "lerp", "lt",
-     "masked_fill", "mul", "native_dropout", "ne", "new_full", "normal", "pow", "remainder", "rsub", "rrelu_with_noise",
-     "smooth_l1_loss", "softplus", "softshrink", "sub", "threshold", "uniform", "where", "xlogy"});
+constexpr auto kElementwise = std::to_array<std::string_view>({"_foreach_add",
+                                                               "_foreach_addcdiv",
+                                                               "_foreach_addcmul",
+                                                               "_foreach_div",
+                                                               "_foreach_lerp",
+                                                               "_foreach_mul",
+                                                               "_foreach_pow",
+                                                               "_foreach_sub",
+                                                               "add",
+                                                               "addbmm",
+                                                               "addcdiv",
+                                                               "addcmul",
+                                                               "addmm",
+                                                               "addmv",
+                                                               "addr",
+                                                               "baddbmm",
+                                                               "bernoulli",
+                                                               "celu",
+                                                               "clamp",
+                                                               "clamp_max",
+                                                               "clamp_min",
+                                                               "div",
+                                                               "elu",
+                                                               "eq",
+                                                               "exponential",
+                                                               "fill",
+                                                               "floor_divide",
+                                                               "fmod",
+                                                               "full",
+                                                               "full_like",
+                                                               "ge",
+                                                               "gt",
+                                                               "hardshrink",
+                                                               "hardtanh",
+                                                               "huber_loss",
+                                                               "le",
+                                                               "leaky_relu",
+                                                               "lerp",
+                                                               "lt",
+                                                               "masked_fill",
+                                                               "mul",
+                                                               "native_dropout",
+                                                               "ne",
+                                                               "new_full",
+                                                               "normal",
+                                                               "pow",
+                                                               "remainder",
+                                                               "rsub",
+                                                               "rrelu_with_noise",
+                                                               "smooth_l1_loss",
+                                                               "softplus",
+                                                               "softshrink",
+                                                               "sub",
+                                                               "threshold",
+                                                               "uniform",
+                                                               "where",
+                                                               "xlogy"});
 
 /// Take a position, and have results whose shape does not depend on it.
 constexpr auto kIndexedWrites =
@@ -81,8 +131,8 @@ bool mayVary(const graph::Event &event, uint32_t index) {
     if (std::find(kIndexedWrites.begin(), kIndexedWrites.end(), base) != kIndexedWrites.end())
       return param == "index" || param == "start" || param == "end";
     // Scalars that happen to be integers; sizes, dims and dtypes have other names.
-    constexpr auto scalars = std::to_array<std::string_view>({"alpha", "beta", "value", "other", "self", "exponent",
-                                                              "fill_value", "scalar", "weight", "min", "max"});
+    constexpr auto scalars = std::to_array<std::string_view>(
+        {"alpha", "beta", "value", "other", "self", "exponent", "fill_value", "scalar", "weight", "min", "max"});
     return std::find(kElementwise.begin(), kElementwise.end(), base) != kElementwise.end() &&
            std::find(scalars.begin(), scalars.end(), std::string_view(param)) != scalars.end();
   }

@@ -55,7 +55,8 @@ private:
       return made.takeError();
     jit = std::move(*made);
     // libm's functions come from the process.
-    auto generator = llvm::orc::DynamicLibrarySearchGenerator::GetForCurrentProcess(jit->getDataLayout().getGlobalPrefix());
+    auto generator =
+        llvm::orc::DynamicLibrarySearchGenerator::GetForCurrentProcess(jit->getDataLayout().getGlobalPrefix());
     if (!generator)
       return generator.takeError();
     jit->getMainJITDylib().addGenerator(std::move(*generator));

@@ -20,7 +20,8 @@ namespace {
 /// A file with `text` that goes away with this object. (A pipe would need a thread: dot writes while it reads.)
 class TemporaryFile {
 public:
-  explicit TemporaryFile(const std::string &text) : path_(std::filesystem::temp_directory_path() / "terra-dump-XXXXXX") {
+  explicit TemporaryFile(const std::string &text)
+      : path_(std::filesystem::temp_directory_path() / "terra-dump-XXXXXX") {
     int file = mkstemp(path_.data());
     if (file < 0)
       throw std::runtime_error(path_ + ": " + std::strerror(errno));

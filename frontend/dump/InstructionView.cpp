@@ -59,13 +59,15 @@ std::string toText(const KernelCall &call) {
 }
 
 std::string title(const Instruction &instruction, size_t index) {
-  return std::to_string(index) + " " + kindName(instruction) + ", on leaving event " + std::to_string(instruction.trigger);
+  return std::to_string(index) + " " + kindName(instruction) + ", on leaving event " +
+         std::to_string(instruction.trigger);
 }
 
 std::string effects(const Instruction &instruction) {
   std::string text;
-  for (const std::string &part : {slotList("stores", instruction.outputs), slotList("fuses away", instruction.fusedAway),
-                                  slotList("releases", instruction.releases)})
+  for (const std::string &part :
+       {slotList("stores", instruction.outputs), slotList("fuses away", instruction.fusedAway),
+        slotList("releases", instruction.releases)})
     text += text.empty() || part.empty() ? part : ", " + part;
   return text;
 }

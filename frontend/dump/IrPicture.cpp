@@ -118,7 +118,8 @@ private:
 
   std::string node(const std::string &text, const std::string &line, const char *color) {
     std::string id = prefix_ + std::to_string(count_++);
-    nodes_ += graph::dotTable(id, text, color, line.empty() ? std::vector<graph::DotRow>{} : std::vector<graph::DotRow>{{"", line}});
+    nodes_ += graph::dotTable(id, text, color,
+                              line.empty() ? std::vector<graph::DotRow>{} : std::vector<graph::DotRow>{{"", line}});
     return id;
   }
 
@@ -165,8 +166,8 @@ std::string functionPicture(const std::string &code, const std::vector<std::pair
     for (const auto &[kernel, line] : kernels)
       if (name == kernel || name == kernel + "_body")
         title += "\n" + line;
-    text += "  " + prefix + std::to_string(count++) + " [shape=box label=" +
-            graph::dotQuote((title.empty() ? "" : title + "\n\n") + body) + "];\n";
+    text += "  " + prefix + std::to_string(count++) +
+            " [shape=box label=" + graph::dotQuote((title.empty() ? "" : title + "\n\n") + body) + "];\n";
     body.clear();
   };
   std::istringstream lines(code);

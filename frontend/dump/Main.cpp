@@ -94,8 +94,8 @@ void write(const std::string &text, const std::string &path) {
 void run(const Options &options) {
   graph::Dump loaded = graph::load(options.file);
   if (options.segment && *options.segment >= loaded.segments.size())
-    throw std::runtime_error(options.file + ": there is no segment " + std::to_string(*options.segment) + "; the dump has " +
-                             std::to_string(loaded.segments.size()));
+    throw std::runtime_error(options.file + ": there is no segment " + std::to_string(*options.segment) +
+                             "; the dump has " + std::to_string(loaded.segments.size()));
   dump::Viewer viewer(loaded, options.segment);
   std::string text = render(options, viewer);
   if (options.format == "svg")

@@ -53,8 +53,9 @@ namespace {
 std::string slotLine(const graph::Segment &segment, const graph::Deaths &deaths, size_t index) {
   const graph::Slot &slot = segment.slots[index];
   std::string text = "  %" + std::to_string(index) + "  " + toString(slot.device) + ", ";
-  text += slot.external ? "bound when the segment is walked"
-                        : "made by event " + std::to_string(slot.producer) + ", " + std::to_string(slot.bytes) + " bytes";
+  text += slot.external
+              ? "bound when the segment is walked"
+              : "made by event " + std::to_string(slot.producer) + ", " + std::to_string(slot.bytes) + " bytes";
   if (slot.written)
     text += ", written";
   text += ", used by events " + std::to_string(slot.firstUse) + " to " + std::to_string(slot.lastUse);
@@ -174,7 +175,8 @@ std::string Viewer::picture(const std::string &stage) {
     }
     body += cluster(prefix, title(index), inside);
   }
-  return cluster(stage, dump_.function + ": " + stage, body.empty() ? "  " + stage + "_nothing [label=\"nothing\"];\n" : body);
+  return cluster(stage, dump_.function + ": " + stage,
+                 body.empty() ? "  " + stage + "_nothing [label=\"nothing\"];\n" : body);
 }
 
 } // namespace terra::dump

@@ -25,7 +25,8 @@ struct CompiledSegment {
 
 class Viewer {
 public:
-  Viewer(const graph::Dump &dump, std::optional<size_t> only) : dump_(dump), only_(only), compiled_(dump.segments.size()) {}
+  Viewer(const graph::Dump &dump, std::optional<size_t> only)
+      : dump_(dump), only_(only), compiled_(dump.segments.size()) {}
 
   /// One stage as text, of all segments or of the one that was asked for.
   std::string text(const std::string &stage);

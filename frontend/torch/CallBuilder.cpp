@@ -41,8 +41,8 @@ CallBuilder::Kind CallBuilder::build(const OpEntry &entry, const torch::jit::Sta
   view_.context = context;
   view_.hostCall = values;
   view_.opaqueEqual = &opaqueEqual;
-  bool scalarFactory = entry.makesScalarsOnly && !anyTensor_ &&
-                       (args_[0].kind != ArgKind::IntList || args_[0].count == 0);
+  bool scalarFactory =
+      entry.makesScalarsOnly && !anyTensor_ && (args_[0].kind != ArgKind::IntList || args_[0].count == 0);
   if (!plain_ || (anyTensor_ && onlyScalars_) || scalarFactory || (generator_ && !anyTensor_))
     return Kind::Immediate;
   return generator_ ? Kind::Gate : Kind::Event;

@@ -100,7 +100,8 @@ void announceReads(const OpEntry &entry, const Stack &stack) {
   auto touched = [](const c10::IValue &value) -> runtime::Buffer * {
     if (!value.isTensor() || !value.toTensor().defined() || !value.toTensor().unsafeGetTensorImpl()->has_storage())
       return nullptr;
-    runtime::Buffer *buffer = bufferOf(*value.toTensor().unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl());
+    runtime::Buffer *buffer =
+        bufferOf(*value.toTensor().unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl());
     return buffer && buffer->region == session->region() ? buffer : nullptr;
   };
   for (uint32_t i = 0; i < entry.numArgs; ++i) {
@@ -279,8 +280,6 @@ void readGenerator() {
   runtimeInstance().settleRandom();
 }
 
-TORCH_LIBRARY_IMPL(_, Fake, library) {
-  library.fallback(torch::CppFunction::makeFromBoxedFunction<&hook>());
-}
+TORCH_LIBRARY_IMPL(_, Fake, library) { library.fallback(torch::CppFunction::makeFromBoxedFunction<&hook>()); }
 
 } // namespace terra::frontend

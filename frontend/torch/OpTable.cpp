@@ -22,10 +22,10 @@ std::string_view baseName(std::string_view name) {
 
 /// Look at shapes only, or serve tools: they run on promises as they are.
 bool looksAtMetadataOnly(std::string_view base) {
-  return oneOf(base, {"_fused_sdp_choice", "is_same_size", "_has_compatible_shallow_copy_type", "_has_same_storage_numel",
-                      "sym_size", "sym_stride", "sym_numel", "sym_storage_offset", "_version", "is_pinned",
-                      "_nested_tensor_size", "size", "stride", "is_contiguous", "_assert_tensor_metadata",
-                      "is_non_overlapping_and_dense"});
+  return oneOf(base, {"_fused_sdp_choice", "is_same_size", "_has_compatible_shallow_copy_type",
+                      "_has_same_storage_numel", "sym_size", "sym_stride", "sym_numel", "sym_storage_offset",
+                      "_version", "is_pinned", "_nested_tensor_size", "size", "stride", "is_contiguous",
+                      "_assert_tensor_metadata", "is_non_overlapping_and_dense"});
 }
 
 /// Memory that C++ code outside the dispatcher may fill by pointer: real at once, whatever it is like.
@@ -45,13 +45,50 @@ bool mayFailOnData(std::string_view base) {
       base.starts_with("scatter") || base.starts_with("embedding") || base.starts_with("_embedding") ||
       base.starts_with("nll_loss") || base.starts_with("cholesky") || base.starts_with("_ctc_loss"))
     return true;
-  return oneOf(base, {"gather", "_index_put_impl_", "take", "take_along_dim", "put_", "multinomial", "one_hot", "bincount",
-                      "bernoulli", "bernoulli_", "normal", "binomial", "binary_cross_entropy", "div", "div_",
-                      "floor_divide", "floor_divide_", "remainder", "remainder_", "fmod", "fmod_", "_assert_async",
-                      "_assert_scalar", "max_unpool2d", "max_unpool3d", "searchsorted", "repeat_interleave", "poisson",
-                      "segment_reduce", "masked_scatter", "masked_scatter_", "pow", "pow_", "inverse", "lu_solve",
-                      "ormqr", "geqrf", "triangular_solve", "histc", "gcd", "multi_margin_loss", "multilabel_margin_loss",
-                      "grid_sampler_2d", "max_pool2d_with_indices_backward"});
+  return oneOf(base, {"gather",
+                      "_index_put_impl_",
+                      "take",
+                      "take_along_dim",
+                      "put_",
+                      "multinomial",
+                      "one_hot",
+                      "bincount",
+                      "bernoulli",
+                      "bernoulli_",
+                      "normal",
+                      "binomial",
+                      "binary_cross_entropy",
+                      "div",
+                      "div_",
+                      "floor_divide",
+                      "floor_divide_",
+                      "remainder",
+                      "remainder_",
+                      "fmod",
+                      "fmod_",
+                      "_assert_async",
+                      "_assert_scalar",
+                      "max_unpool2d",
+                      "max_unpool3d",
+                      "searchsorted",
+                      "repeat_interleave",
+                      "poisson",
+                      "segment_reduce",
+                      "masked_scatter",
+                      "masked_scatter_",
+                      "pow",
+                      "pow_",
+                      "inverse",
+                      "lu_solve",
+                      "ormqr",
+                      "geqrf",
+                      "triangular_solve",
+                      "histc",
+                      "gcd",
+                      "multi_margin_loss",
+                      "multilabel_margin_loss",
+                      "grid_sampler_2d",
+                      "max_pool2d_with_indices_backward"});
 }
 
 bool returnsTensorsOnly(const c10::FunctionSchema &schema) {
@@ -107,17 +144,37 @@ uint32_t flagsOf(const c10::OperatorHandle &handle, std::string_view name, std::
   const c10::FunctionSchema &schema = handle.schema();
   uint32_t flags = 0;
   bool gate = !name.starts_with("aten::") || !returnsTensorsOnly(schema) || (schema.returns().empty() && !writes) ||
-              (handle.hasTag(at::Tag::dynamic_output_shape) && !indexesByMask(base)) || handle.hasTag(at::Tag::data_dependent_output) ||
-              handle.hasTag(at::Tag::inplace_view) || base.starts_with("resize") || base.starts_with("set_") ||
-              base.starts_with("quantize") || base.starts_with("_cudnn") ||
+              (handle.hasTag(at::Tag::dynamic_output_shape) && !indexesByMask(base)) ||
+              handle.hasTag(at::Tag::data_dependent_output) || handle.hasTag(at::Tag::inplace_view) ||
+              base.starts_with("resize") || base.starts_with("set_") || base.starts_with("quantize") ||
+              base.starts_with("_cudnn") ||
               oneOf(base, {"_linalg_check_errors", "nonzero", "unique_dim", "_unique2", "masked_select", "equal",
-                           "repeat_interleave", "bincount", "copy_sparse_to_sparse_",
-                           "_pack_padded_sequence", "_resize_output_", "histc"});
+                           "repeat_interleave", "bincount", "copy_sparse_to_sparse_", "_pack_padded_sequence",
+                           "_resize_output_", "histc"});
   // Raise on singular input, or where an iteration does not converge: exact errors are cheap there.
-  gate |= oneOf(base, {"_linalg_svd", "_linalg_eigh", "_linalg_eigvals", "linalg_eig", "linalg_eigvals", "linalg_lstsq",
-                       "linalg_ldl_factor_ex", "linalg_lu_factor_ex", "linalg_lu", "linalg_inv_ex", "linalg_cholesky_ex",
-                       "_linalg_solve_ex", "_linalg_det", "_linalg_slogdet", "linalg_pinv", "cholesky", "cholesky_inverse",
-                       "cholesky_solve", "geqrf", "ormqr", "lu_unpack", "linalg_solve_triangular", "triangular_solve"});
+  gate |= oneOf(base, {"_linalg_svd",
+                       "_linalg_eigh",
+                       "_linalg_eigvals",
+                       "linalg_eig",
+                       "linalg_eigvals",
+                       "linalg_lstsq",
+                       "linalg_ldl_factor_ex",
+                       "linalg_lu_factor_ex",
+                       "linalg_lu",
+                       "linalg_inv_ex",
+                       "linalg_cholesky_ex",
+                       "_linalg_solve_ex",
+                       "_linalg_det",
+                       "_linalg_slogdet",
+                       "linalg_pinv",
+                       "cholesky",
+                       "cholesky_inverse",
+                       "cholesky_solve",
+                       "geqrf",
+                       "ormqr",
+                       "lu_unpack",
+                       "linalg_solve_triangular",
+                       "triangular_solve"});
   if (gate)
     flags |= graph::kOpGate;
   if (handle.hasTag(at::Tag::nondeterministic_seeded))

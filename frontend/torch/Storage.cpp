@@ -22,12 +22,18 @@ void dropBuffer(void *context) {
 }
 
 constexpr std::pair<c10::ScalarType, DType> kTypes[] = {
-    {c10::ScalarType::Bool, DType::Bool},         {c10::ScalarType::Byte, DType::UInt8},
-    {c10::ScalarType::Char, DType::Int8},         {c10::ScalarType::Short, DType::Int16},
-    {c10::ScalarType::Int, DType::Int32},         {c10::ScalarType::Long, DType::Int64},
-    {c10::ScalarType::Half, DType::Float16},      {c10::ScalarType::BFloat16, DType::BFloat16},
-    {c10::ScalarType::Float, DType::Float32},     {c10::ScalarType::Double, DType::Float64},
-    {c10::ScalarType::ComplexFloat, DType::Complex64}, {c10::ScalarType::ComplexDouble, DType::Complex128},
+    {c10::ScalarType::Bool, DType::Bool},
+    {c10::ScalarType::Byte, DType::UInt8},
+    {c10::ScalarType::Char, DType::Int8},
+    {c10::ScalarType::Short, DType::Int16},
+    {c10::ScalarType::Int, DType::Int32},
+    {c10::ScalarType::Long, DType::Int64},
+    {c10::ScalarType::Half, DType::Float16},
+    {c10::ScalarType::BFloat16, DType::BFloat16},
+    {c10::ScalarType::Float, DType::Float32},
+    {c10::ScalarType::Double, DType::Float64},
+    {c10::ScalarType::ComplexFloat, DType::Complex64},
+    {c10::ScalarType::ComplexDouble, DType::Complex128},
 };
 
 c10::DispatchKeySet plainKeys() {
@@ -70,8 +76,8 @@ c10::ScalarType toScalarType(DType dtype) {
 }
 
 bool isPlain(const c10::TensorImpl &impl) {
-  return (impl.key_set().raw_repr() & ~plainKeys().raw_repr()) == 0 && impl.has_storage() && impl.layout() == c10::kStrided &&
-         toDType(c10::typeMetaToScalarType(impl.dtype())) != DType::Other;
+  return (impl.key_set().raw_repr() & ~plainKeys().raw_repr()) == 0 && impl.has_storage() &&
+         impl.layout() == c10::kStrided && toDType(c10::typeMetaToScalarType(impl.dtype())) != DType::Other;
 }
 
 Buffer *bufferOf(const c10::StorageImpl &storage) {
@@ -96,9 +102,9 @@ Buffer *adopt(c10::StorageImpl &storage) {
 }
 
 c10::intrusive_ptr<c10::StorageImpl> makePromisedStorage(Buffer *buffer) {
-  return c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), c10::SymInt(int64_t(buffer->bytes())),
-                                               c10::DataPtr(nullptr, buffer, &dropBuffer, c10::Device(c10::kCPU)),
-                                               c10::GetCPUAllocator(), /*resizable=*/true);
+  return c10::make_intrusive<c10::StorageImpl>(
+      c10::StorageImpl::use_byte_size_t(), c10::SymInt(int64_t(buffer->bytes())),
+      c10::DataPtr(nullptr, buffer, &dropBuffer, c10::Device(c10::kCPU)), c10::GetCPUAllocator(), /*resizable=*/true);
 }
 
 void settle(runtime::Runtime &runtime, const c10::TensorImpl &impl, bool write) {
@@ -126,9 +132,9 @@ tracer::TensorView viewOf(const c10::TensorImpl &impl) {
 }
 
 at::Tensor makeTensor(c10::Storage storage, const TensorMeta &meta, int64_t offset) {
-  at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(
-      std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU),
-      caffe2::TypeMeta::fromScalarType(toScalarType(meta.dtype)));
+  at::Tensor tensor =
+      at::detail::make_tensor<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU),
+                                               caffe2::TypeMeta::fromScalarType(toScalarType(meta.dtype)));
   size_t rank = meta.rank();
   tensor.unsafeGetTensorImpl()->set_sizes_and_strides(c10::IntArrayRef(meta.dims.data(), rank),
                                                       c10::IntArrayRef(meta.dims.data() + rank, rank), offset);
@@ -137,9 +143,8 @@ at::Tensor makeTensor(c10::Storage storage, const TensorMeta &meta, int64_t offs
 
 Memory memoryOf(c10::intrusive_ptr<c10::StorageImpl> storage) {
   void *data = storage->_mutable_data_ptr_no_checks().get();
-  return {data, storage.release(), [](void *owner) {
-            c10::intrusive_ptr<c10::StorageImpl>::reclaim(static_cast<c10::StorageImpl *>(owner));
-          }};
+  return {data, storage.release(),
+          [](void *owner) { c10::intrusive_ptr<c10::StorageImpl>::reclaim(static_cast<c10::StorageImpl *>(owner)); }};
 }
 
 } // namespace terra::frontend

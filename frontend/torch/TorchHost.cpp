@@ -147,7 +147,8 @@ private:
     if (buffer.state() != Buffer::State::Pending)
       return; // a second result on the same storage
     at::Tensor expected = asPromised(tensor, result, buffer);
-    buffer.fulfil(memoryOf(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(expected.storage().unsafeGetStorageImpl())));
+    buffer.fulfil(
+        memoryOf(c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(expected.storage().unsafeGetStorageImpl())));
   }
 
   /// The promise fixed sizes, strides and storage; a kernel that chose others is copied.

@@ -42,7 +42,8 @@ private:
       return parseIndex(expr, Expr::Kind::Numel);
     if (llvm::isAlpha(text_.empty() ? ' ' : text_.front()))
       return parseCall(expr);
-    llvm::StringRef number = text_.take_while([](char c) { return llvm::isDigit(c) || llvm::StringRef(".-+e").contains(c); });
+    llvm::StringRef number =
+        text_.take_while([](char c) { return llvm::isDigit(c) || llvm::StringRef(".-+e").contains(c); });
     text_ = text_.drop_front(number.size());
     expr.kind = Expr::Kind::Number;
     return !number.getAsDouble(expr.number);

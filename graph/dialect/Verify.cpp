@@ -20,7 +20,8 @@ bool broadcastsTo(ArrayRef<int64_t> from, ArrayRef<int64_t> to) {
   return true;
 }
 
-LogicalResult verifyView(Operation *op, RankedTensorType type, ArrayRef<int64_t> strides, int64_t offset, bool written) {
+LogicalResult verifyView(Operation *op, RankedTensorType type, ArrayRef<int64_t> strides, int64_t offset,
+                         bool written) {
   if (int64_t(strides.size()) != type.getRank())
     return op->emitOpError("has ") << strides.size() << " strides for a tensor of rank " << type.getRank();
   if (offset < 0)
@@ -58,7 +59,8 @@ LogicalResult verifyElementwise(Operation *op, bool predicate) {
       continue;
     }
     if (common && common != type.getElementType())
-      return op->emitOpError("operands must have one element type, found ") << common << " and " << type.getElementType();
+      return op->emitOpError("operands must have one element type, found ")
+             << common << " and " << type.getElementType();
     common = type.getElementType();
   }
   if (predicate && !result.getElementType().isInteger(1))
@@ -145,7 +147,8 @@ LogicalResult ReshapeOp::verify() {
 }
 
 LogicalResult CastOp::verify() {
-  if (!broadcastsTo(cast<RankedTensorType>(getInput().getType()).getShape(), cast<RankedTensorType>(getType()).getShape()))
+  if (!broadcastsTo(cast<RankedTensorType>(getInput().getType()).getShape(),
+                    cast<RankedTensorType>(getType()).getShape()))
     return emitOpError("operand does not broadcast to the result");
   return success();
 }

@@ -134,8 +134,8 @@ TEST(CompilerElementwise, bf16_rounds_after_every_op_as_eager_does) {
   Tensor x = p.input({100}, DType::BFloat16), y = p.input({100}, DType::BFloat16);
   Tensor h = p.call("aten::mul.Tensor", {x, y}, contiguous({100}, DType::BFloat16));
   Tensor z = p.call("aten::tanh", {h}, contiguous({100}, DType::BFloat16));
-  V expected = map(p.values(x), p.values(y),
-                   [](double a, double b) { return roundToBf16(std::tanh(roundToBf16(a * b))); });
+  V expected =
+      map(p.values(x), p.values(y), [](double a, double b) { return roundToBf16(std::tanh(roundToBf16(a * b))); });
   compileAndRun(p, {z});
   expectNear(p.values(z), expected, 1.0 / 1024);
 }
@@ -245,8 +245,11 @@ TEST(CompilerElementwise, functions_at_their_limits) {
   Program p;
   Tensor x = p.input({6});
   p.set(x, {INFINITY, -INFINITY, NAN, -0.0, 200, -200});
-  std::vector<std::pair<const char *, double (*)(double)>> functions = {
-      {"aten::exp", std::exp}, {"aten::log", std::log}, {"aten::log1p", std::log1p}, {"aten::tanh", std::tanh}, {"aten::erf", std::erf}};
+  std::vector<std::pair<const char *, double (*)(double)>> functions = {{"aten::exp", std::exp},
+                                                                        {"aten::log", std::log},
+                                                                        {"aten::log1p", std::log1p},
+                                                                        {"aten::tanh", std::tanh},
+                                                                        {"aten::erf", std::erf}};
   std::vector<Tensor> results;
   for (auto &[name, f] : functions)
     results.push_back(p.call(name, {x}, contiguous({6})));

@@ -179,7 +179,8 @@ private:
 
   void step() {
     Tensor a = any(), b = any();
-    Tensor flat = Program::view(a, {48}, {1}), top = Program::view(a, {3, 8}, {8, 1}), bottom = Program::view(b, {3, 8}, {8, 1}, 24);
+    Tensor flat = Program::view(a, {48}, {1}), top = Program::view(a, {3, 8}, {8, 1}),
+           bottom = Program::view(b, {3, 8}, {8, 1}, 24);
     switch (below(12)) {
     case 0:
       return keep(program.call("aten::add.Tensor", {a, b, int64_t(1)}, contiguous({6, 8})));

@@ -208,7 +208,8 @@ Tensor Program::viewEvent(Tensor base, Sizes sizes, Sizes strides, int64_t offse
   return out;
 }
 
-std::vector<Tensor> Program::calls(const std::string &op, std::vector<Argument> args, std::vector<Tensor> results, uint32_t flags) {
+std::vector<Tensor> Program::calls(const std::string &op, std::vector<Argument> args, std::vector<Tensor> results,
+                                   uint32_t flags) {
   auto e = event(op, args, flags);
   for (Tensor &t : results) {
     Result result;
@@ -271,14 +272,16 @@ std::vector<double> Program::values(const Tensor &t) const {
   std::vector<double> out;
   const auto &bytes = data.at(t.storage);
   size_t size = elementSize(t.meta.dtype);
-  forEachElement(t.meta, [&](int64_t at) { out.push_back(loadElement(bytes.data() + size_t(at) * size, t.meta.dtype)); });
+  forEachElement(t.meta,
+                 [&](int64_t at) { out.push_back(loadElement(bytes.data() + size_t(at) * size, t.meta.dtype)); });
   return out;
 }
 
 void Program::set(const Tensor &t, const std::vector<double> &values) {
   auto &bytes = data.at(t.storage);
   size_t size = elementSize(t.meta.dtype), i = 0;
-  forEachElement(t.meta, [&](int64_t at) { storeElement(bytes.data() + size_t(at) * size, t.meta.dtype, values.at(i++)); });
+  forEachElement(t.meta,
+                 [&](int64_t at) { storeElement(bytes.data() + size_t(at) * size, t.meta.dtype, values.at(i++)); });
 }
 
 std::shared_ptr<const codegen::Executable> compileOnly(const Program &program, const std::vector<Tensor> &kept) {
@@ -327,7 +330,8 @@ void runKernel(const codegen::KernelCall &call, Program &program, const std::vec
       continue;
     }
     std::byte *base = program.data.at(storages.at(arg.slot)).data();
-    args.push_back(base + (arg.offsetFeed == kNever ? arg.byteOffset : offsetFeeds.at(arg.offsetFeed) * arg.elementSize));
+    args.push_back(base +
+                   (arg.offsetFeed == kNever ? arg.byteOffset : offsetFeeds.at(arg.offsetFeed) * arg.elementSize));
   }
   ASSERT_NE(call.fn, nullptr) << call.name;
   if (call.serial)

@@ -41,7 +41,8 @@ public:
   /// As `view`, as an event that makes the view.
   Tensor viewEvent(Tensor base, Sizes sizes, Sizes strides, int64_t offset = 0);
   /// A call with fresh contiguous results of these metas.
-  std::vector<Tensor> calls(const std::string &op, std::vector<Argument> args, std::vector<Tensor> results, uint32_t flags = 0);
+  std::vector<Tensor> calls(const std::string &op, std::vector<Argument> args, std::vector<Tensor> results,
+                            uint32_t flags = 0);
   Tensor call(const std::string &op, std::vector<Argument> args, Tensor result, uint32_t flags = 0) {
     return calls(op, std::move(args), {std::move(result)}, flags).front();
   }

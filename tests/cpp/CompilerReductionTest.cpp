@@ -47,12 +47,13 @@ TEST_P(CompilerSum, equals_the_loop) {
   expectNear(p.values(y), expected, 1e-5);
 }
 
-INSTANTIATE_TEST_SUITE_P(all, CompilerSum,
-                         testing::Values(SumCase{{7, 33}, {1}, false, 7, 33, 1}, SumCase{{7, 33}, {0}, true, 1, 7, 33},
-                                         SumCase{{7, 600}, {0}, false, 1, 7, 600}, SumCase{{3, 5, 40}, {1}, false, 3, 5, 40},
-                                         SumCase{{3, 5, 4}, {0, 1}, false, 1, 15, 4}, SumCase{{3, 5, 4}, {0, 1, 2}, false, 1, 60, 1},
-                                         SumCase{{2000, 10}, {0}, false, 1, 2000, 10}, SumCase{{2, 9000}, {1}, true, 2, 9000, 1},
-                                         SumCase{{4, 1, 6}, {1}, false, 4, 1, 6}));
+INSTANTIATE_TEST_SUITE_P(
+    all, CompilerSum,
+    testing::Values(SumCase{{7, 33}, {1}, false, 7, 33, 1}, SumCase{{7, 33}, {0}, true, 1, 7, 33},
+                    SumCase{{7, 600}, {0}, false, 1, 7, 600}, SumCase{{3, 5, 40}, {1}, false, 3, 5, 40},
+                    SumCase{{3, 5, 4}, {0, 1}, false, 1, 15, 4}, SumCase{{3, 5, 4}, {0, 1, 2}, false, 1, 60, 1},
+                    SumCase{{2000, 10}, {0}, false, 1, 2000, 10}, SumCase{{2, 9000}, {1}, true, 2, 9000, 1},
+                    SumCase{{4, 1, 6}, {1}, false, 4, 1, 6}));
 
 TEST(CompilerReduction, long_sums_stay_accurate) {
   Program p;
@@ -285,7 +286,8 @@ TEST(CompilerReduction, batch_norm_gradients) {
       return channelsLast ? Program::view(t, {N, C, S}, {C * S, 1, C}) : Program::view(t, {N, C, S}, {C * S, S, 1});
     };
     Tensor x = shape(p.input({N, C, S})), g = shape(p.input({N, C, S})), w = p.input({C});
-    V a = p.values(x), dy = p.values(g), weight = p.values(w), mean(C, 0), rstd(C, 0), dot(C, 0), sum(C, 0), expected(a.size());
+    V a = p.values(x), dy = p.values(g), weight = p.values(w), mean(C, 0), rstd(C, 0), dot(C, 0), sum(C, 0),
+      expected(a.size());
     auto channel = [&](size_t i) { return i / S % C; };
     for (size_t i = 0; i < a.size(); ++i)
       mean[channel(i)] += a[i] / (N * S);
@@ -320,7 +322,8 @@ TEST(CompilerReduction, cross_entropy_gradient_is_one_kernel) {
   V classes = p.values(target), lp = p.values(logp), expected;
   classes[2] = -100;
   p.set(target, classes);
-  Tensor dlogp = p.call("aten::nll_loss_backward", {g, logp, target, None{}, int64_t(1), int64_t(-100), total}, contiguous({6, 10}));
+  Tensor dlogp = p.call("aten::nll_loss_backward", {g, logp, target, None{}, int64_t(1), int64_t(-100), total},
+                        contiguous({6, 10}));
   Tensor dx = p.call("aten::_log_softmax_backward_data", {dlogp, logp, int64_t(1), int64_t(6)}, contiguous({6, 10}));
   double slope = -p.values(g)[0] / 5;
   for (size_t i = 0; i < lp.size(); ++i) {

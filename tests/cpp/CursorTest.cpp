@@ -1,6 +1,6 @@
 // What the cursor lets pass, and the reason it gives for everything else.
-#include "FakeCall.h"
 #include "tracer/Cursor.h"
+#include "FakeCall.h"
 #include "tracer/Rules.h"
 
 #include <gmock/gmock.h>

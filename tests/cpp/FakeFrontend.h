@@ -141,7 +141,8 @@ protected:
 private:
   std::vector<Tensor> inRegion(const Call &call, const std::function<std::vector<Tensor>()> &real);
   std::vector<Tensor> promise(const Call &call, const tracer::CallView &view);
-  std::vector<Tensor> record(const Call &call, const tracer::CallView &view, const std::function<std::vector<Tensor>()> &real);
+  std::vector<Tensor> record(const Call &call, const tracer::CallView &view,
+                             const std::function<std::vector<Tensor>()> &real);
   void settle(const Call &call);
   void announce(const Tensor &tensor);
   void markTouched(const Call &call);

@@ -85,7 +85,8 @@ struct Step {
 
 class GroupBuilder {
 public:
-  GroupBuilder(std::mt19937_64 &random, const Segment &segment, const graph::Deaths &deaths, std::vector<uint32_t> events)
+  GroupBuilder(std::mt19937_64 &random, const Segment &segment, const graph::Deaths &deaths,
+               std::vector<uint32_t> events)
       : random_(random), segment_(segment), deaths_(deaths) {
     group_.kind = Instruction::Kind::Kernel;
     group_.events = std::move(events);
@@ -110,9 +111,7 @@ public:
   Instruction take() { return std::move(group_); }
 
 private:
-  bool contains(uint32_t event) const {
-    return std::binary_search(group_.events.begin(), group_.events.end(), event);
-  }
+  bool contains(uint32_t event) const { return std::binary_search(group_.events.begin(), group_.events.end(), event); }
 
   void chooseSlots() {
     for (uint32_t slot = 0; slot < segment_.slots.size(); ++slot) {
@@ -232,7 +231,8 @@ std::vector<std::vector<uint32_t>> deal(std::mt19937_64 &random, const Segment &
   }
   std::vector<std::vector<uint32_t>> result;
   for (auto &[key, events] : groups)
-    if (std::any_of(events.begin(), events.end(), [&](uint32_t e) { return !segment.events[e].event->onlyMakesViews(); }))
+    if (std::any_of(events.begin(), events.end(),
+                    [&](uint32_t e) { return !segment.events[e].event->onlyMakesViews(); }))
       result.push_back(std::move(events));
   return result;
 }

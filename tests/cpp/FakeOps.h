@@ -26,10 +26,12 @@ struct Elements {
 
 enum class Shape : uint8_t {
   LikeFirst, ///< one fresh contiguous result shaped like the first operand
-  InPlace,   ///< returns its first operand
-  Nothing,   ///< returns nothing
-  Pair,      ///< two fresh results that share one storage
-  View, Fetch, DataDependent
+  InPlace, ///< returns its first operand
+  Nothing, ///< returns nothing
+  Pair, ///< two fresh results that share one storage
+  View,
+  Fetch,
+  DataDependent
 };
 
 struct FakeOp;

@@ -49,7 +49,8 @@ TEST(Graph, events_print_operands_attributes_and_place) {
   general.args[2].varies = true;
   general.inputs[1].offsetVaries = true;
   general.location = "train.py:12";
-  EXPECT_EQ(toString(general), "%2:i64[2x4] = aten::add.Tensor(%0:i64[2x4], %1:i64[6] +fed, alpha=fed 2)  # train.py:12");
+  EXPECT_EQ(toString(general),
+            "%2:i64[2x4] = aten::add.Tensor(%0:i64[2x4], %1:i64[6] +fed, alpha=fed 2)  # train.py:12");
 }
 
 TEST(Graph, only_views_touch_no_data) {

@@ -1,6 +1,6 @@
 // Traces become one graph: nothing new where nothing is new, feeds, branches, joins and loops.
-#include "FakeCall.h"
 #include "tracer/Merge.h"
+#include "FakeCall.h"
 
 #include <gtest/gtest.h>
 
@@ -21,7 +21,9 @@ protected:
     return tracer::merge(graph_, TraceGraph::kStart, {}, r_.events());
   }
   Tensor tensor() { return r_.make(contiguous({4}), 1); }
-  Tensor add(const Tensor &a, const Tensor &b, double alpha = 1) { return r_.call(Call(ops().add, {a, b}).number(alpha))[0]; }
+  Tensor add(const Tensor &a, const Tensor &b, double alpha = 1) {
+    return r_.call(Call(ops().add, {a, b}).number(alpha))[0];
+  }
   Tensor mul(const Tensor &a, const Tensor &b) { return r_.call(Call(ops().mul, {a, b}))[0]; }
   std::vector<Tensor> pair(const Tensor &a) { return r_.call(Call(ops().pair, {a})); }
   NodeId only(NodeId id) const {

@@ -42,10 +42,11 @@ private:
 
   Kind kind(int depth) {
     static constexpr std::pair<Kind, int> weights[] = {
-        {Kind::Add, 22},    {Kind::Mul, 18}, {Kind::AddInPlace, 14}, {Kind::Fill, 4},      {Kind::Uniform, 5},
-        {Kind::Foreach, 4}, {Kind::Pair, 4}, {Kind::View, 12},       {Kind::Bind, 4},      {Kind::Delete, 16},
-        {Kind::Item, 2},    {Kind::Read, 1}, {Kind::Odd, 1},         {Kind::Immediate, 1}, {Kind::ReadGenerator, 1},
-        {Kind::Barrier, 1}, {Kind::ThreadRead, 3}, {Kind::If, 4},    {Kind::Loop, 2},      {Kind::Raise, 1},
+        {Kind::Add, 22},       {Kind::Mul, 18},      {Kind::AddInPlace, 14},   {Kind::Fill, 4},
+        {Kind::Uniform, 5},    {Kind::Foreach, 4},   {Kind::Pair, 4},          {Kind::View, 12},
+        {Kind::Bind, 4},       {Kind::Delete, 16},   {Kind::Item, 2},          {Kind::Read, 1},
+        {Kind::Odd, 1},        {Kind::Immediate, 1}, {Kind::ReadGenerator, 1}, {Kind::Barrier, 1},
+        {Kind::ThreadRead, 3}, {Kind::If, 4},        {Kind::Loop, 2},          {Kind::Raise, 1},
         {Kind::Context, 1}};
     int total = 0;
     for (auto [kind, weight] : weights)
@@ -100,14 +101,18 @@ std::vector<Statement> randomProgram(std::mt19937_64 &random, const Features &fe
 }
 
 std::string toString(const std::vector<Statement> &program, int indent) {
-  static constexpr const char *names[] = {"add", "mul", "add_", "fill_", "uniform", "foreach_add_", "pair", "view", "bind",
-                                          "delete", "item", "read", "odd", "immediate", "read generator", "barrier",
-                                          "thread read", "if", "loop", "raise", "context"};
+  static constexpr const char *names[] = {
+      "add",         "mul",    "add_", "fill_", "uniform", "foreach_add_", "pair",           "view",
+      "bind",        "delete", "item", "read",  "odd",     "immediate",    "read generator", "barrier",
+      "thread read", "if",     "loop", "raise", "context"};
   std::string text;
   for (const Statement &s : program) {
     text += std::string(size_t(indent), ' ') + names[size_t(s.kind)] + " out=" + std::to_string(s.out) + "," +
             std::to_string(s.out2) + " a=" + std::to_string(s.a) + " b=" + std::to_string(s.b) +
-            " k=" + std::to_string(s.k) + (s.varies == Varies::Never ? "" : s.varies == Varies::ByFetch ? "+fetch" : "+i") +
+            " k=" + std::to_string(s.k) +
+            (s.varies == Varies::Never     ? ""
+             : s.varies == Varies::ByFetch ? "+fetch"
+                                           : "+i") +
             "\n" + toString(s.body, indent + 2);
     if (!s.otherwise.empty())
       text += std::string(size_t(indent), ' ') + "else\n" + toString(s.otherwise, indent + 2);
@@ -117,7 +122,8 @@ std::string toString(const std::vector<Statement> &program, int indent) {
 
 void Machine::makeParameters() {
   for (uint32_t i = 0; i < kParameters; ++i)
-    variables_[i] = frontend_.make(contiguous(i == 2 ? std::vector<int64_t>{6} : std::vector<int64_t>{2, 4}), 100 * i + 1);
+    variables_[i] =
+        frontend_.make(contiguous(i == 2 ? std::vector<int64_t>{6} : std::vector<int64_t>{2, 4}), 100 * i + 1);
 }
 
 void Machine::run(const std::vector<Statement> &program, int64_t iteration) {
@@ -211,7 +217,8 @@ void Machine::view(const Statement &s) {
     variables_[s.out] = frontend_.call(Call(ops().select, {a}).index(0).index(at & 4 ? index - size : index))[0];
   } else if (size >= 2) {
     int64_t start = at % (size - size / 2);
-    variables_[s.out] = frontend_.call(Call(ops().slice, {a}).index(0).index(start).index(start + size / 2).index(1))[0];
+    variables_[s.out] =
+        frontend_.call(Call(ops().slice, {a}).index(0).index(start).index(start + size / 2).index(1))[0];
   } else {
     variables_[s.out] = frontend_.call(Call(ops().alias, {a}))[0];
   }

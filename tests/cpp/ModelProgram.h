@@ -11,11 +11,27 @@
 namespace terra::fake {
 
 enum class StatementKind : uint8_t {
-  Add, Mul, AddInPlace, Fill, Uniform, Foreach, Pair, View,
+  Add,
+  Mul,
+  AddInPlace,
+  Fill,
+  Uniform,
+  Foreach,
+  Pair,
+  View,
   Bind,       ///< another name for a tensor: no event, but the tensor lives longer
-  Delete, Item, Read, Odd, Immediate, ReadGenerator, Barrier,
+  Delete,
+  Item,
+  Read,
+  Odd,
+  Immediate,
+  ReadGenerator,
+  Barrier,
   ThreadRead, ///< another thread reads a new tensor whenever it likes
-  If, Loop, Raise, Context
+  If,
+  Loop,
+  Raise,
+  Context
 };
 
 /// What a statement's number is made of, besides its constant.

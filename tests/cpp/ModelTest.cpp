@@ -58,7 +58,8 @@ struct Totals {
 Totals runTrials(const TrialOptions &options, uint64_t salt, uint64_t divisor = 1) {
   Totals totals;
   uint64_t kernelsBefore = kernelCalls.load();
-  uint64_t first = fromEnvironment("TERRA_MODEL_FIRST", 0), seeds = fromEnvironment("TERRA_MODEL_SEEDS", 60) / divisor + 1;
+  uint64_t first = fromEnvironment("TERRA_MODEL_FIRST", 0),
+           seeds = fromEnvironment("TERRA_MODEL_SEEDS", 60) / divisor + 1;
   for (uint64_t seed = first; seed < first + seeds; ++seed) {
     Trial trial(seed * 16 + salt, options);
     Watchdog watchdog(trial);
@@ -75,8 +76,9 @@ Totals runTrials(const TrialOptions &options, uint64_t salt, uint64_t divisor = 
   }
   totals.kernels = kernelCalls.load() - kernelsBefore;
   std::printf("  recorded %llu, co-executed %llu, diverged %llu, survivors %llu, failures %llu, kernels %llu\n",
-              (unsigned long long)totals.recorded, (unsigned long long)totals.coexecuted, (unsigned long long)totals.diverged,
-              (unsigned long long)totals.survivors, (unsigned long long)totals.failures, (unsigned long long)totals.kernels);
+              (unsigned long long)totals.recorded, (unsigned long long)totals.coexecuted,
+              (unsigned long long)totals.diverged, (unsigned long long)totals.survivors,
+              (unsigned long long)totals.failures, (unsigned long long)totals.kernels);
   return totals;
 }
 

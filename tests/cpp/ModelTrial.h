@@ -12,9 +12,9 @@ namespace terra::fake {
 
 struct TrialOptions {
   Features features;
-  bool groups = true;      ///< install random groups
-  bool failures = false;   ///< make events fail
-  bool anyFails = false;   ///< not only those whose op may fail on data: groups then move events past the failing one
+  bool groups = true; ///< install random groups
+  bool failures = false; ///< make events fail
+  bool anyFails = false; ///< not only those whose op may fail on data: groups then move events past the failing one
   bool divergences = true; ///< force divergences
   int iterations = 12;
 };

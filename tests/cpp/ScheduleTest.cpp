@@ -157,7 +157,8 @@ TEST_F(Schedule, slots_are_released_after_their_last_user) {
   add(b_, b_);
   order({}, {});
   EXPECT_THAT(of(0).releases, ElementsAre());
-  EXPECT_THAT(of(1).releases, testing::UnorderedElementsAre(r_.segment().events[0].inputs[0].slot, slotOf(0), slotOf(1)));
+  EXPECT_THAT(of(1).releases,
+              testing::UnorderedElementsAre(r_.segment().events[0].inputs[0].slot, slotOf(0), slotOf(1)));
 }
 
 class Verify : public Schedule {

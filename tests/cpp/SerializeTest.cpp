@@ -1,7 +1,7 @@
 // Dump files: what is written can be read back whole; what is damaged is refused in words.
+#include "graph/Serialize.h"
 #include "graph/Dot.h"
 #include "graph/DumpFormat.h"
-#include "graph/Serialize.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -49,7 +49,8 @@ protected:
 
   void SetUp() override {
     dump.function = "Trainer.step";
-    NodeId a = dump.graph.addNode(addEvent()), b = dump.graph.addNode(selectEvent()), c = dump.graph.addNode(manyEvent());
+    NodeId a = dump.graph.addNode(addEvent()), b = dump.graph.addNode(selectEvent()),
+           c = dump.graph.addNode(manyEvent());
     dump.graph.addEdge(TraceGraph::kStart, a);
     dump.graph.addEdge(a, b);
     dump.graph.addEdge(a, c);
@@ -69,7 +70,8 @@ protected:
     event->location = "train <1>.py:12 in \"forward\" < \xc3\xa9t\xc3\xa9.py:3";
     event->context = ~uint64_t(0);
     event->trace = 3;
-    Operand self{0, makeMeta({2, 3, 3, 1}), true, false}, other{1, makeMeta({2, 3, 1, 2}, DType::BFloat16), false, true};
+    Operand self{0, makeMeta({2, 3, 3, 1}), true, false},
+        other{1, makeMeta({2, 3, 1, 2}, DType::BFloat16), false, true};
     other.meta.offset = 5;
     other.meta.device = {DeviceType::CUDA, 1};
     other.meta.conj = other.meta.neg = other.meta.requiresGrad = true;
@@ -129,7 +131,8 @@ protected:
     size_t at = payload.find(from);
     EXPECT_NE(at, std::string::npos) << from;
     payload.replace(at, from.size(), to);
-    return "{\"terra\":\"dump\",\"version\":1,\"checksum\":\"" + format::checksum(payload) + "\",\"data\":" + payload + "}";
+    return "{\"terra\":\"dump\",\"version\":1,\"checksum\":\"" + format::checksum(payload) + "\",\"data\":" + payload +
+           "}";
   }
 
   static std::string errorOf(const std::string &text) {
@@ -220,7 +223,8 @@ TEST_F(SerializeTest, edited_files_never_crash) {
       changed.replace(at, 1, piece);
       try {
         Dump copy = deserialize("{\"terra\":\"dump\",\"version\":1,\"checksum\":\"" + format::checksum(changed) +
-                                    "\",\"data\":" + changed + "}", "file.json");
+                                    "\",\"data\":" + changed + "}",
+                                "file.json");
         for (size_t i = 0; i < copy.segments.size(); ++i)
           toString(copy.segment(i));
         toDot(copy.graph);
