@@ -24,9 +24,11 @@ Value ScalarMath::polynomial(Value x, ArrayRef<float> c) {
 
 /// Cody–Waite: x = n ln 2 + r, exp(r) by a polynomial, times 2^n in two steps (for denormal results).
 Value ScalarMath::expF32(Value x) {
-  // Beyond these bounds the result is inf or 0; comparisons keep NaN.
-  Value hi = f32(89.0f), lo = f32(-104.0f);
-  Value clamped = select(less(hi, x), hi, select(less(x, lo), lo, x));
+  // Beyond these bounds the result is inf or 0; comparisons keep NaN. What is 0 is not computed as a denormal number on
+  // the way: each would cost as much as a hundred others, and masks make many.
+  Value hi = f32(89.0f), zero = f32(0.0f);
+  Value vanishes = less(x, f32(-104.0f));
+  Value clamped = select(less(hi, x), hi, select(vanishes, zero, x));
   Value magic = f32(12582912.0f); // 1.5 * 2^23: adding it rounds to an integer, which stands in the low bits
   Value shifted = fma(clamped, f32(1.4426950408889634f), magic);
   Value n = sub(shifted, magic);
@@ -40,7 +42,7 @@ Value ScalarMath::expF32(Value x) {
     Value biased = arith::AddIOp::create(b, loc, e, i32(127));
     return fromBits(arith::ShLIOp::create(b, loc, biased, i32(23)));
   };
-  return mul(mul(p, power(half)), power(rest));
+  return select(vanishes, zero, mul(mul(p, power(half)), power(rest)));
 }
 
 /// After N. Juffa: x = m 2^e with m in [2/3, 4/3], log1p(m - 1) by a polynomial.

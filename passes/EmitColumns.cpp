@@ -116,7 +116,7 @@ void KernelEmitter::emitColumnReducedLoops(unsigned level, ArrayRef<unsigned> re
     emitTileLoop([&] {
       for (unsigned n : reductions) {
         Value total = load(buffers_[n], tileIndex(), elementOf(n)), part = load(partial_[n], tileIndex(), elementOf(n));
-        store(math_.combine(a_.nodes[n].op, elementOf(n), total, part, false), buffers_[n], tileIndex(), elementOf(n));
+        store(math_.combine(a_.nodes[n].op, elementOf(n), total, part), buffers_[n], tileIndex(), elementOf(n));
       }
     });
   });
@@ -128,7 +128,7 @@ void KernelEmitter::emitColumnBody(ArrayRef<unsigned> reductions, bool writes) {
   for (unsigned n : reductions) {
     Value buffer = partial_.contains(n) ? partial_[n] : buffers_[n];
     Value x = eval(a_.nodes[n].operands.front());
-    next.push_back(math_.combine(a_.nodes[n].op, elementOf(n), load(buffer, tileIndex(), elementOf(n)), x, false));
+    next.push_back(math_.combine(a_.nodes[n].op, elementOf(n), load(buffer, tileIndex(), elementOf(n)), x));
   }
   for (auto [n, value] : llvm::zip(reductions, next)) {
     Value buffer = partial_.contains(n) ? partial_[n] : buffers_[n];

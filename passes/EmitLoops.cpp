@@ -77,24 +77,24 @@ void KernelEmitter::emitRows() {
         continue;
       Values results = emitReducedLoops(0, reductions, last && fullWrites);
       for (auto [n, value] : llvm::zip(reductions, results))
-        scopes_.back()[n] = value;
+        scopes_.back()[n] = math_.finish(a_.nodes[n].op, elementOf(n), value);
       filled_.insert(filling_.begin(), filling_.end()); // what this pass computed is there for the next ones
     }
     write(false);
   });
 }
 
-/// The loops from `level` on; returns each reduction's result over them.
+/// The loops from `level` on; returns each reduction's accumulator over them.
 KernelEmitter::Values KernelEmitter::emitReducedLoops(unsigned level, ArrayRef<unsigned> reductions, bool writes) {
   const PlannedLoop &loop = plan_.reduced[level];
   bool innermost = level + 1 == plan_.reduced.size();
   Values identities;
   for (unsigned n : reductions)
-    identities.push_back(math_.identity(a_.nodes[n].op, elementOf(n)));
+    identities.push_back(math_.start(a_.nodes[n].op, elementOf(n)));
   auto combineAll = [&](ValueRange carried, const Values &values) {
     Values next;
     for (auto [n, a, x] : llvm::zip(reductions, carried, values))
-      next.push_back(math_.combine(a_.nodes[n].op, elementOf(n), a, x, false));
+      next.push_back(math_.join(a_.nodes[n].op, elementOf(n), a, x, false));
     return next;
   };
   if (!innermost)
@@ -120,7 +120,7 @@ KernelEmitter::Values KernelEmitter::emitReducedBody(ArrayRef<unsigned> reductio
   Values next;
   for (auto [n, a] : llvm::zip(reductions, carried)) {
     Value x = eval(a_.nodes[n].operands.front());
-    next.push_back(math_.combine(a_.nodes[n].op, elementOf(n), a, x, true));
+    next.push_back(math_.step(a_.nodes[n].op, elementOf(n), a, x));
   }
   if (writes)
     write(true);

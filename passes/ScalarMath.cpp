@@ -248,20 +248,15 @@ Value ScalarMath::function(Operation *op, Value x) {
 
 //===- Reductions -------------------------------------------------------------------------------------------------===//
 
-Value ScalarMath::combine(Operation *op, Type element, Value a, Value x, bool reassociate) {
-  bool isFloat = isa<FloatType>(element), isSigned = !isUnsigned(element);
-  if (isa<ir::SumOp>(op)) {
-    if (!isFloat)
-      return arith::AddIOp::create(b, loc, a, x);
-    auto flags = reassociate ? contract() | arith::FastMathFlags::reassoc : contract();
-    return arith::AddFOp::create(b, loc, a, x, flags);
-  }
-  bool isMax = isa<ir::MaxOp>(op);
-  if (isFloat) // keeps NaN
-    return isMax ? Value(arith::MaximumFOp::create(b, loc, a, x)) : Value(arith::MinimumFOp::create(b, loc, a, x));
-  if (isSigned)
-    return isMax ? Value(arith::MaxSIOp::create(b, loc, a, x)) : Value(arith::MinSIOp::create(b, loc, a, x));
-  return isMax ? Value(arith::MaxUIOp::create(b, loc, a, x)) : Value(arith::MinUIOp::create(b, loc, a, x));
+namespace {
+bool usesKeys(Operation *op, Type element) { return isa<FloatType>(element) && isa<ir::MaxOp, ir::MinOp>(op); }
+} // namespace
+
+Value ScalarMath::combine(Operation *op, Type element, Value a, Value x) {
+  if (usesKeys(op, element)) // keeps NaN
+    return isa<ir::MaxOp>(op) ? Value(arith::MaximumFOp::create(b, loc, a, x))
+                              : Value(arith::MinimumFOp::create(b, loc, a, x));
+  return join(op, element, a, x, false);
 }
 
 Value ScalarMath::identity(Operation *op, Type element) {
@@ -275,6 +270,56 @@ Value ScalarMath::identity(Operation *op, Type element) {
   APInt value = isUnsigned(element) ? (isMax ? APInt::getMinValue(width) : APInt::getMaxValue(width))
                                     : (isMax ? APInt::getSignedMinValue(width) : APInt::getSignedMaxValue(width));
   return arith::ConstantOp::create(b, loc, b.getIntegerAttr(registerType(element), value));
+}
+
+/// The bits of x as an integer that grows with x: those of negative numbers inverted below the sign. Its own inverse.
+Value ScalarMath::orderKey(Value bits) {
+  Type type = bits.getType();
+  unsigned width = type.getIntOrFloatBitWidth();
+  auto integer = [&](const APInt &value) { return arith::ConstantOp::create(b, loc, b.getIntegerAttr(type, value)); };
+  Value sign = arith::ShRSIOp::create(b, loc, bits, integer(APInt(width, width - 1)));
+  Value mask = arith::AndIOp::create(b, loc, sign, integer(APInt::getSignedMaxValue(width)));
+  return arith::XOrIOp::create(b, loc, bits, mask);
+}
+
+Value ScalarMath::start(Operation *op, Type element) {
+  Value value = identity(op, element);
+  if (!usesKeys(op, element))
+    return value;
+  Type integer = b.getIntegerType(element.getIntOrFloatBitWidth());
+  return orderKey(arith::BitcastOp::create(b, loc, integer, value));
+}
+
+Value ScalarMath::step(Operation *op, Type element, Value a, Value x) {
+  if (!usesKeys(op, element))
+    return join(op, element, a, x, true);
+  // NaN wins: for a maximum it is a key above that of infinity, for a minimum one below that of -infinity.
+  unsigned width = element.getIntOrFloatBitWidth();
+  Type integer = b.getIntegerType(width);
+  APInt nan = llvm::APFloat::getQNaN(mlir::cast<FloatType>(element).getFloatSemantics()).bitcastToAPInt();
+  if (isa<ir::MinOp>(op))
+    nan = ~nan;
+  Value isNan = arith::CmpFOp::create(b, loc, arith::CmpFPredicate::UNO, x, x);
+  Value key = orderKey(arith::BitcastOp::create(b, loc, integer, x));
+  key = select(isNan, arith::ConstantOp::create(b, loc, b.getIntegerAttr(integer, nan)), key);
+  return join(op, element, a, key, true);
+}
+
+Value ScalarMath::join(Operation *op, Type element, Value a, Value x, bool reassociate) {
+  if (isa<ir::SumOp>(op)) {
+    if (!isa<FloatType>(element))
+      return arith::AddIOp::create(b, loc, a, x);
+    auto flags = reassociate ? contract() | arith::FastMathFlags::reassoc : contract();
+    return arith::AddFOp::create(b, loc, a, x, flags);
+  }
+  bool isMax = isa<ir::MaxOp>(op);
+  if (isUnsigned(element) && !usesKeys(op, element))
+    return isMax ? Value(arith::MaxUIOp::create(b, loc, a, x)) : Value(arith::MinUIOp::create(b, loc, a, x));
+  return isMax ? Value(arith::MaxSIOp::create(b, loc, a, x)) : Value(arith::MinSIOp::create(b, loc, a, x));
+}
+
+Value ScalarMath::finish(Operation *op, Type element, Value a) {
+  return usesKeys(op, element) ? Value(arith::BitcastOp::create(b, loc, element, orderKey(a))) : a;
 }
 
 } // namespace terra::passes

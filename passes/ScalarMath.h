@@ -22,9 +22,16 @@ public:
   mlir::Value constant(double number, mlir::Type element);
   mlir::Value integerConstant(int64_t number, mlir::Type element);
 
-  /// One step of a reduction, and where it starts. `reassociate`: the order of steps does not matter.
-  mlir::Value combine(mlir::Operation *reduction, mlir::Type element, mlir::Value a, mlir::Value x, bool reassociate);
+  /// One step of a reduction, and where it starts.
+  mlir::Value combine(mlir::Operation *reduction, mlir::Type element, mlir::Value a, mlir::Value x);
   mlir::Value identity(mlir::Operation *reduction, mlir::Type element);
+
+  /// The same for an accumulator in a register, in any order: start, step for each element, join of two, finish.
+  /// Maxima and minima of floats accumulate integers of the same order: LLVM vectorises those whatever x is.
+  mlir::Value start(mlir::Operation *reduction, mlir::Type element);
+  mlir::Value step(mlir::Operation *reduction, mlir::Type element, mlir::Value a, mlir::Value x);
+  mlir::Value join(mlir::Operation *reduction, mlir::Type element, mlir::Value a, mlir::Value b, bool reassociate);
+  mlir::Value finish(mlir::Operation *reduction, mlir::Type element, mlir::Value a);
 
   mlir::OpBuilder &b;
   mlir::Location loc;
@@ -34,6 +41,7 @@ private:
   mlir::Value unary(mlir::Operation *op, mlir::Type element, mlir::Value x);
   mlir::Value function(mlir::Operation *op, mlir::Value x);
   mlir::Value compare(mlir::Operation *op, mlir::Type element, mlir::Value x, mlir::Value y);
+  mlir::Value orderKey(mlir::Value x);
   mlir::Value floorDiv(mlir::Value x, mlir::Value y);
   mlir::Value remainder(mlir::Value x, mlir::Value y);
   mlir::Value castToInteger(mlir::Value x, mlir::Type from, mlir::IntegerType to);
