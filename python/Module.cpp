@@ -4,5 +4,7 @@
 PYBIND11_MODULE(_C, module) {
   terra::python::bindSession(module);
   terra::python::bindRuntime(module);
+  terra::python::bindAutograd(module);
+  terra::python::bindOptimizer(module);
   terra::python::bindDump(module);
 }

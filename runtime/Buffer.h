@@ -20,7 +20,7 @@ struct Memory {
   void (*release)(void *) = nullptr;
 };
 
-/// Where the storages of one run note at which event the program dropped them.
+/// Where the storages of one run note the first event that found them dropped by the program.
 using DeathTable = std::vector<std::atomic<uint32_t>>;
 
 /// Reference counted; the program's storage holds one reference, every run that uses the storage another.
@@ -65,10 +65,10 @@ public:
   }
   const std::shared_ptr<Failure> &failure() const { return failure_; }
 
-  /// The program's storage object is gone; `event` is the position of the event under way.
+  /// The program's storage object is gone; `event` is the position of the event under way, which may have needed it.
   void die(uint32_t event) {
     if (deaths_)
-      (*deaths_)[deathSlot_].store(event, std::memory_order_relaxed);
+      (*deaths_)[deathSlot_].store(event + 1, std::memory_order_relaxed);
     alive_.store(false, std::memory_order_release);
   }
   bool alive() const { return alive_.load(std::memory_order_acquire); }

@@ -185,7 +185,7 @@ namespace {
 void failOutputs(Run &run, const graph::SegmentEvent &event) {
   for (size_t i = 0; i < event.results.size(); ++i)
     if (event.event->results[i].alias == graph::Alias::Fresh)
-      if (Buffer &buffer = run.buffer(event.results[i].slot); buffer.state() == Buffer::State::Pending)
+      if (Buffer &buffer = run.made(event.results[i].slot); buffer.state() == Buffer::State::Pending)
         buffer.fail(run.failure);
 }
 
@@ -259,7 +259,7 @@ void GraphRunner::runExterns(Run &run, const std::vector<uint32_t> &events) {
 void GraphRunner::runKernels(Run &run, const Instruction &instruction) {
   try {
     for (uint32_t slot : instruction.outputs)
-      if (Buffer &buffer = run.buffer(slot); buffer.state() == Buffer::State::Pending)
+      if (Buffer &buffer = run.made(slot); buffer.state() == Buffer::State::Pending)
         buffer.setMemory(host_.allocate(buffer.bytes(), buffer.device()));
   } catch (...) {
     recordFailure(run, instruction.events.back(), std::current_exception());

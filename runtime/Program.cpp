@@ -10,12 +10,39 @@ using graph::TraceGraph;
 
 const graph::Segment &Run::segment() const { return compiled->segment(); }
 
+Buffer &Run::made(uint32_t slot) {
+  if (!buffers[slot]) {
+    const graph::Slot &info = segment().slots[slot];
+    auto *buffer = new Buffer(size_t(info.bytes), info.device);
+    buffer->die(0); // Python has never seen it
+    buffers[slot] = BufferRef::adopt(buffer);
+  }
+  return *buffers[slot].get();
+}
+
 CompiledSegment::CompiledSegment(std::vector<NodeId> nodes, graph::Segment segment)
     : nodes_(std::move(nodes)), segment_(std::move(segment)) {
   gate_ = segment_.events.size() == 1 && segment_.events[0].event->gate;
   random_ = std::any_of(segment_.events.begin(), segment_.events.end(),
                         [](const graph::SegmentEvent &e) { return e.event->op && e.event->op->has(graph::kOpRandom); });
   executable_ = codegen::interpretOnly(segment_);
+  spans_.resize(segment_.events.size());
+  attempts_.resize(segment_.events.size(), 0);
+}
+
+void CompiledSegment::addSpan(std::shared_ptr<const Span> span) {
+  constexpr size_t kAlternatives = 4;
+  constexpr uint32_t kMaxRelearned = 8;
+  auto &spans = spans_[span->first];
+  ++attempts_[span->first];
+  spans.insert(spans.begin(), std::move(span));
+  if (spans.size() > kAlternatives)
+    spans.pop_back();
+  std::lock_guard lock(mutex_);
+  if (walks_ < kLearningWalks && ++relearned_ <= kMaxRelearned) {
+    walks_ = 0;
+    deaths_.clear();
+  }
 }
 
 std::shared_ptr<const codegen::Executable> CompiledSegment::executable() const {
@@ -36,8 +63,7 @@ bool CompiledSegment::learn(const DeathTable &deaths) {
   uint32_t end = uint32_t(segment_.events.size());
   for (size_t slot = 0; slot < deaths_.size(); ++slot) {
     uint32_t death = segment_.slots[slot].external ? kNever : deaths[slot].load(std::memory_order_relaxed);
-    // It was found dead by the event after the one under way when it died.
-    deaths_[slot] = std::max(deaths_[slot], death == kNever || death + 1 >= end ? kNever : death + 1);
+    deaths_[slot] = std::max(deaths_[slot], death >= end ? kNever : death);
   }
   return ++walks_ == kLearningWalks;
 }

@@ -4,6 +4,7 @@
 #include "codegen/Compiler.h"
 #include "graph/TraceGraph.h"
 #include "runtime/Run.h"
+#include "runtime/Span.h"
 
 #include <atomic>
 #include <memory>
@@ -41,6 +42,15 @@ public:
   std::string compileError() const;
   void setCompileError(std::string error);
 
+  /// Spans that begin at `event` (Python thread). The newest come first.
+  const std::vector<std::shared_ptr<const Span>> &spansAt(uint32_t event) const { return spans_[event]; }
+  /// Keeps a few alternatives at an event and drops the oldest. What was learned about deaths is learned anew: values that a span
+  /// hides die otherwise than those that Python holds.
+  void addSpan(std::shared_ptr<const Span> span);
+  /// A few attempts to learn a span at an event are enough.
+  bool mayLearnSpan(uint32_t event) const { return event < attempts_.size() && attempts_[event] < 6; }
+  void refuseSpan(uint32_t event) { attempts_[event] += 2; }
+
   uint64_t walks() const { return totalWalks_; }
   void countWalk() { ++totalWalks_; }
 
@@ -53,7 +63,9 @@ private:
   std::atomic<bool> compiled_{false};
   std::string compileError_;
   graph::Deaths deaths_;
-  uint32_t walks_ = 0, recompilations_ = 0;
+  uint32_t walks_ = 0, recompilations_ = 0, relearned_ = 0;
+  std::vector<std::vector<std::shared_ptr<const Span>>> spans_; ///< by first event
+  std::vector<uint8_t> attempts_;
   uint64_t totalWalks_ = 0;
 };
 

@@ -40,6 +40,8 @@ public:
 
   const graph::Segment &segment() const;
   Buffer &buffer(uint32_t slot) const { return *buffers[slot].get(); }
+  /// The buffer of a value made here. One that a span hides from Python gets it when it is first needed (GraphRunner).
+  Buffer &made(uint32_t slot);
 };
 
 } // namespace terra::runtime

@@ -65,6 +65,8 @@ public:
 
   /// Position of the event under way, for deaths.
   std::atomic<uint32_t> eventIndex{0};
+  /// The frontend's running number of autograd nodes made on this thread; null when it has none.
+  uint64_t (*sequence)() = nullptr;
 
   void shutdown();
   /// In a child after fork, where the threads do not exist: everything runs as eager from now on. Drain before forking.

@@ -57,6 +57,7 @@ bool Session::enter() {
   failure_ = std::make_shared<Failure>();
   runtime_.keepFailure(failure_);
   run_.reset();
+  runStarts_.clear();
   last_ = TraceGraph::kStart;
   regionEvents_ = 0;
   enteredAt_ = now();
@@ -128,7 +129,8 @@ bool Session::enterSegment(const CallView &call) {
                   (graph_[last_].event ? std::string(graph_[last_].event->name()) : "the start");
   for (NodeId next : graph_[last_].next) {
     const std::shared_ptr<CompiledSegment> &segment = program_.at(next);
-    if (segment && segment->segment().events[0].event->op == call.op && startRun(segment, call)) {
+    if (segment && segment->segment().events[0].event->op == call.op &&
+        startRun(segment, [&](tracer::Binding &binding) { return tracer::match(segment->segment(), 0, call, binding); })) {
       last_ = next;
       return true;
     }
@@ -136,10 +138,10 @@ bool Session::enterSegment(const CallView &call) {
   return false;
 }
 
-bool Session::startRun(const std::shared_ptr<CompiledSegment> &segment, const CallView &call) {
+bool Session::startRun(const std::shared_ptr<CompiledSegment> &segment, const Match &match) {
   std::shared_ptr<Run> run = spare_ ? std::move(spare_) : std::make_shared<Run>();
   run->binding.reset(segment->segment(), runtime_.newEpoch());
-  mismatch_ = tracer::match(segment->segment(), 0, call, run->binding);
+  mismatch_ = match(run->binding);
   if (!mismatch_) {
     const graph::Event &event = *segment->segment().events[0].event;
     mismatchText_ = tracer::describe(mismatch_, event) + (event.location.empty() ? "" : " at " + event.location);
@@ -148,7 +150,9 @@ bool Session::startRun(const std::shared_ptr<CompiledSegment> &segment, const Ca
   }
   run_ = std::move(run);
   position_ = 0;
+  ++runsStarted_;
   run_->compiled = segment;
+  noteRunStart();
   if (segment->gate()) {
     run_->recognisedAll = true;
     ++stats_.gates;

@@ -6,7 +6,9 @@
 #include "tracer/Recorder.h"
 
 #include <deque>
+#include <functional>
 #include <map>
+#include <optional>
 #include <string>
 
 namespace terra::runtime {
@@ -56,6 +58,33 @@ public:
   /// The event is complete: publish what it triggers.
   void advance();
 
+  struct SpanCandidate {
+    std::shared_ptr<CompiledSegment> segment;
+    std::shared_ptr<const Span> span;
+  };
+  /// The spans of `op` that may come next.
+  void spansNext(const graph::Op *op, std::vector<SpanCandidate> &candidates) const;
+  /// Recognises all events of a candidate at once when `call` fits it: promise its results, then `leaveSpan`. On failure nothing
+  /// has changed.
+  bool enterSpan(const SpanCandidate &candidate, const tracer::CallView &call);
+  void leaveSpan(const Span &span);
+  /// Between `enterSpan` and `leaveSpan`: memory of the caller's for an external slot that the call makes for itself.
+  void lend(uint32_t slot, Buffer *buffer);
+  /// Where the walk is now, and what was recognised since then: nothing when the walk left the segment or the graph.
+  SpanMark markSpan() const;
+  std::optional<SpanRange> spanSince(const SpanMark &mark) const;
+  /// False where calls have been watched in vain before.
+  bool mayLearnSpan() const;
+  void refuseSpan(const SpanMark &mark);
+  /// Where in the walks of this region the frontend's counter (`Runtime::sequence`) had a value: how many runs ago, in which
+  /// segment, how far after its start. Nothing when it was before the region or too long ago.
+  struct RunPlace {
+    uint64_t runsAgo = 0, offset = 0;
+    const CompiledSegment *segment = nullptr;
+  };
+  std::optional<RunPlace> runAt(uint64_t sequence) const;
+  bool coExecuting() const { return mode_ == Mode::CoExecuting; }
+
   /// Number of the region under way. A buffer that carries it has been touched by one of its events.
   uint64_t region() const { return region_; }
   tracer::Recorder &recorder() { return recorder_; }
@@ -88,7 +117,9 @@ private:
 
   bool matchNext(const tracer::CallView &call);
   bool enterSegment(const tracer::CallView &call);
-  bool startRun(const std::shared_ptr<CompiledSegment> &segment, const tracer::CallView &call);
+  using Match = std::function<tracer::MatchResult(tracer::Binding &)>;
+  bool startRun(const std::shared_ptr<CompiledSegment> &segment, const Match &match);
+  void noteRunStart();
   void holdBound();
   void publish();
   void closeRun();
@@ -126,7 +157,12 @@ private:
   std::shared_ptr<Failure> failure_;
   uint64_t region_ = 0;
   uint64_t previousRegion_ = 0; ///< last ticket of the region before
-  uint64_t regionEvents_ = 0;
+  uint64_t regionEvents_ = 0, runsStarted_ = 0;
+  struct RunStart {
+    uint64_t sequence = 0;
+    std::shared_ptr<CompiledSegment> segment;
+  };
+  std::deque<RunStart> runStarts_; ///< of this region, the last ones
   double enteredAt_ = 0, waitedAtEnter_ = 0;
   uint32_t fruitless_ = 0;      ///< recordings in a row
   std::vector<graph::NodeId> loopHeads_; ///< where a loop inside a region begins its next turn

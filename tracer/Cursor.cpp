@@ -60,7 +60,8 @@ bool sameArg(const Arg &arg, const ArgView &view, const CallView &call, const gr
 bool sameMeta(const TensorMeta &meta, const TensorView &view) {
   size_t rank = meta.rank();
   return meta.dtype == view.dtype && rank == view.rank && meta.device == view.device && meta.conj == view.conj &&
-         meta.neg == view.neg && std::equal(view.sizes, view.sizes + rank, meta.dims.data()) &&
+         meta.neg == view.neg && meta.requiresGrad == view.requiresGrad &&
+         std::equal(view.sizes, view.sizes + rank, meta.dims.data()) &&
          std::equal(view.strides, view.strides + rank, meta.dims.data() + rank);
 }
 
@@ -125,19 +126,37 @@ MatchResult matchArgs(const graph::SegmentEvent &expected, const CallView &call,
   return varies && !keepsResultMetas(event, call) ? MatchResult{Mismatch::Argument, 2} : MatchResult{};
 }
 
-} // namespace
-
-MatchResult match(const graph::Segment &segment, uint32_t index, const CallView &call, Binding &binding) {
-  const graph::SegmentEvent &expected = segment.events[index];
+MatchResult matchCall(const graph::Segment &segment, const graph::SegmentEvent &expected, const CallView &call,
+                      Binding &binding) {
   const graph::Event &event = *expected.event;
   if (event.op != call.op || event.inputs.size() != call.numTensors || event.args.size() != call.numArgs)
     return {Mismatch::Op, 0};
   if (event.context != call.context)
     return {Mismatch::Context, 0};
-  binding.bound.clear();
   if (MatchResult result = matchArgs(expected, call, binding); !result)
     return result;
   return matchOperands(segment, expected, call, binding);
+}
+
+} // namespace
+
+MatchResult match(const graph::Segment &segment, uint32_t index, const CallView &call, Binding &binding) {
+  binding.bound.clear();
+  return matchCall(segment, segment.events[index], call, binding);
+}
+
+MatchResult matchSpan(const graph::Segment &segment, const graph::SegmentEvent &expected, const CallView &call,
+                      Binding &binding) {
+  binding.bound.clear();
+  MatchResult result = matchCall(segment, expected, call, binding);
+  if (!result) {
+    for (uint32_t slot : binding.bound) {
+      binding.slots[slot]->epoch = 0;
+      binding.slots[slot] = nullptr;
+    }
+    binding.bound.clear();
+  }
+  return result;
 }
 
 std::string describe(const MatchResult &result, const graph::Event &expected) {

@@ -36,4 +36,9 @@ std::string describe(const MatchResult &result, const graph::Event &expected);
 /// After a failure the binding may hold externals of the failed event, which no recognised event uses.
 MatchResult match(const graph::Segment &segment, uint32_t index, const CallView &call, Binding &binding);
 
+/// The same for a call that stands for several events of the segment; `expected` has the segment's slots. After a failure the
+/// binding is as before.
+MatchResult matchSpan(const graph::Segment &segment, const graph::SegmentEvent &expected, const CallView &call,
+                      Binding &binding);
+
 } // namespace terra::tracer

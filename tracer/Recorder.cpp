@@ -6,9 +6,7 @@ using graph::Alias;
 using graph::Event;
 using graph::kNoStorage;
 
-namespace {
-
-TensorMeta metaOf(const TensorView &view) {
+TensorMeta Recorder::metaOf(const TensorView &view) {
   TensorMeta meta;
   meta.dtype = view.dtype;
   meta.device = view.device;
@@ -21,6 +19,8 @@ TensorMeta metaOf(const TensorView &view) {
   meta.dims.insert(meta.dims.end(), view.strides, view.strides + view.rank);
   return meta;
 }
+
+namespace {
 
 graph::Arg argOf(const ArgView &view) {
   graph::Arg arg;
@@ -69,22 +69,27 @@ std::pair<graph::StorageId, bool> Recorder::number(graph::StorageTag &tag) {
   return {tag.slot, fresh};
 }
 
-std::shared_ptr<Event> Recorder::begin(const CallView &call) {
+std::shared_ptr<Event> Recorder::copy(const CallView &call) {
   auto event = std::make_shared<Event>();
   event->op = call.op;
   event->context = call.context;
-  event->trace = uint32_t(epoch_);
   event->args.reserve(call.numArgs);
   for (uint32_t i = 0; i < call.numArgs; ++i)
     event->args.push_back(argOf(call.args[i]));
   event->inputs.resize(call.numTensors);
-  for (uint32_t i = 0; i < call.numTensors; ++i) {
-    if (!call.tensors[i].storage)
-      continue;
-    event->inputs[i].storage = number(*call.tensors[i].storage).first;
-    event->inputs[i].meta = metaOf(call.tensors[i]);
-  }
+  for (uint32_t i = 0; i < call.numTensors; ++i)
+    if (call.tensors[i].storage)
+      event->inputs[i].meta = metaOf(call.tensors[i]);
   markWritten(*event);
+  return event;
+}
+
+std::shared_ptr<Event> Recorder::begin(const CallView &call) {
+  std::shared_ptr<Event> event = copy(call);
+  event->trace = uint32_t(epoch_);
+  for (uint32_t i = 0; i < call.numTensors; ++i)
+    if (call.tensors[i].storage)
+      event->inputs[i].storage = number(*call.tensors[i].storage).first;
   return event;
 }
 

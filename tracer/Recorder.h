@@ -27,6 +27,11 @@ public:
   /// Slot in the segment that was left → number in this trace.
   const std::vector<std::pair<uint32_t, graph::StorageId>> &known() const { return known_; }
 
+  /// A call's arguments and the metadata of its operands, whose storages are not numbered.
+  static std::shared_ptr<graph::Event> copy(const CallView &call);
+  /// Metadata of a tensor.
+  static TensorMeta metaOf(const TensorView &view);
+
   /// Copies a call's arguments and operands; `finish` completes it with the results.
   std::shared_ptr<graph::Event> begin(const CallView &call);
   void finish(std::shared_ptr<graph::Event> event, const std::vector<ResultView> &results);

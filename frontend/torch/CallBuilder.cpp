@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 namespace terra::frontend {
 
@@ -192,6 +193,11 @@ void CallBuilder::addTensor(const at::Tensor &tensor, bool written) {
   onlyScalars_ &= view.rank == 0 && !(buffer && buffer->graphBorn);
 }
 
+void CallBuilder::noteGradients() {
+  for (size_t i = 0; i < impls_.size(); ++i)
+    tensors_[i].requiresGrad = impls_[i] && impls_[i]->requires_grad();
+}
+
 /// Memory that others may write without an op is copied when it is read.
 void CallBuilder::snapshot(c10::TensorImpl &impl, TensorView &view) {
   size_t bytes = impl.unsafe_storage().nbytes();
@@ -207,5 +213,22 @@ void CallBuilder::snapshot(c10::TensorImpl &impl, TensorView &view) {
   snapshots_.push_back(runtime::BufferRef::adopt(buffer));
   view.storage = buffer;
 }
+
+namespace {
+struct BuilderPool {
+  std::vector<std::unique_ptr<CallBuilder>> builders;
+  size_t depth = 0;
+};
+thread_local BuilderPool builderPool;
+} // namespace
+
+BuilderScope::BuilderScope() {
+  BuilderPool &pool = builderPool;
+  if (pool.builders.size() == pool.depth)
+    pool.builders.push_back(std::make_unique<CallBuilder>());
+  builder_ = pool.builders[pool.depth++].get();
+}
+
+BuilderScope::~BuilderScope() { --builderPool.depth; }
 
 } // namespace terra::frontend

@@ -32,6 +32,8 @@ public:
   /// Keeps the operands' tensor objects alive, so that a result can be told to be one of them.
   c10::SmallVector<c10::intrusive_ptr<c10::TensorImpl>, 8> holdOperands() const;
   bool written(uint32_t index) const { return written_[index]; }
+  /// Fills `TensorView::requiresGrad` of all operands (above autograd, where it decides what a call does).
+  void noteGradients();
 
 private:
   void addTensor(const at::Tensor &tensor, bool written);
@@ -50,6 +52,19 @@ private:
   std::vector<double> doubles_;
   std::vector<runtime::BufferRef> snapshots_;
   bool plain_ = true, onlyScalars_ = true, generator_ = false, viewOnly_ = false, anyTensor_ = false;
+};
+
+/// A builder for one call. They nest: a Python kernel or hook inside a real run calls ops again.
+class BuilderScope {
+public:
+  BuilderScope();
+  ~BuilderScope();
+  BuilderScope(const BuilderScope &) = delete;
+  CallBuilder &operator*() const { return *builder_; }
+  CallBuilder *operator->() const { return builder_; }
+
+private:
+  CallBuilder *builder_;
 };
 
 } // namespace terra::frontend

@@ -7,10 +7,12 @@
 //   Recognised                 return promises; the GraphRunner computes
 #include "frontend/torch/Hook.h"
 
+#include "frontend/torch/Above.h"
 #include "frontend/torch/CallBuilder.h"
 #include "frontend/torch/Frontend.h"
 #include "frontend/torch/HostCall.h"
 #include "frontend/torch/Promise.h"
+#include "frontend/torch/Replay.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <torch/library.h>
@@ -26,30 +28,6 @@ thread_local Session *session = nullptr;
 /// Real work is under way on this thread: calls and reads inside it are not the program's.
 thread_local int realDepth = 0;
 std::function<std::string()> locationSource;
-
-/// Builders nest: a Python kernel or hook inside a real run calls ops again.
-class BuilderScope {
-public:
-  BuilderScope() {
-    if (pool().size() == depth())
-      pool().push_back(std::make_unique<CallBuilder>());
-    builder_ = pool()[depth()++].get();
-  }
-  ~BuilderScope() { --depth(); }
-  CallBuilder &operator*() const { return *builder_; }
-  CallBuilder *operator->() const { return builder_; }
-
-private:
-  static std::vector<std::unique_ptr<CallBuilder>> &pool() {
-    thread_local std::vector<std::unique_ptr<CallBuilder>> builders;
-    return builders;
-  }
-  static size_t &depth() {
-    thread_local size_t value = 0;
-    return value;
-  }
-  CallBuilder *builder_;
-};
 
 void settleValue(const c10::IValue &value, bool written) {
   if (value.isTensor()) {
@@ -85,6 +63,8 @@ void runForReal(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *
   op.redispatchBoxed(below(keys), stack);
 }
 
+} // namespace
+
 void markTouched(const CallBuilder &builder) {
   for (uint32_t i = 0; i < builder.numOperands(); ++i)
     if (auto *buffer = static_cast<runtime::Buffer *>(builder.view().tensors[i].storage)) {
@@ -93,6 +73,8 @@ void markTouched(const CallBuilder &builder) {
         buffer->graphBorn = true;
     }
 }
+
+namespace {
 
 /// An op outside the graph looks at storages of the region: the graph has to know that, or it would be flushed each time.
 void announceReads(const OpEntry &entry, const Stack &stack) {
@@ -228,8 +210,14 @@ void inRegion(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *st
 
 void hook(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *stack) {
   OpEntry &entry = opEntry(op);
-  if (entry.route == Route::Ignore)
-    return runForReal(op, keys, stack);
+  if (Replay *replay = Replay::current())
+    return replay->answer(entry, op, keys, stack);
+  if (entry.route == Route::Ignore) {
+    runForReal(op, keys, stack);
+    if (entry.makesUninitialised && session && realDepth == 0)
+      noteUninitialised(stack->back());
+    return;
+  }
   if (session && realDepth == 0)
     return inRegion(op, keys, stack, entry);
   settleCall(entry, *stack);
@@ -240,6 +228,7 @@ void hook(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *stack)
 
 Session *currentSession() { return session; }
 void setCurrentSession(Session *value) { session = value; }
+bool insideReal() { return realDepth > 0; }
 void setLocationSource(std::function<std::string()> source) { locationSource = std::move(source); }
 
 void readTensor(const at::Tensor &tensor, bool exposes) {

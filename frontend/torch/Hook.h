@@ -1,6 +1,7 @@
 // The boxed fallback below autograd: every op call of a listening thread passes here.
 #pragma once
 
+#include "frontend/torch/CallBuilder.h"
 #include "runtime/Session.h"
 
 namespace terra::frontend {
@@ -12,6 +13,10 @@ void setCurrentSession(runtime::Session *session);
 /// Between these two, calls on this thread are settled and run for real, and are no events.
 void beginReal();
 void endReal();
+bool insideReal();
+
+/// The operands' storages belong to the region from now on.
+void markTouched(const CallBuilder &builder);
 
 class RealScope {
 public:

@@ -217,7 +217,8 @@ std::unique_ptr<OpEntry> makeEntry(const c10::OperatorHandle &handle) {
   op.host = entry.get();
   entry->indexesByMask = indexesByMask(base);
   entry->makesScalarsOnly = oneOf(base, {"zeros", "ones", "full", "scalar_tensor"});
-  if (op.name.starts_with("profiler::") || looksAtMetadataOnly(base) || makesUninitialised(base))
+  entry->makesUninitialised = makesUninitialised(base);
+  if (op.name.starts_with("profiler::") || looksAtMetadataOnly(base) || entry->makesUninitialised)
     entry->route = Route::Ignore;
   else if (isImmediate(base))
     entry->route = Route::Immediate;

@@ -5,6 +5,7 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include <atomic>
 #include <vector>
 
 namespace terra::frontend {
@@ -24,7 +25,9 @@ struct OpEntry {
   std::vector<bool> generatorArgs;
   bool indexesByMask = false;     ///< a gate when an index is a mask (`index.Tensor`)
   bool builtin = false;           ///< of PyTorch itself: never unregistered
+  bool makesUninitialised = false;///< `empty` and its like: real memory at once
   bool makesScalarsOnly = false;  ///< a factory of constants (`zeros`): at once when the result has no dimensions
+  mutable std::atomic<uint8_t> eligible{0}; ///< by recognition above autograd
 
   explicit OpEntry(c10::OperatorHandle h) : handle(std::move(h)) {}
 };

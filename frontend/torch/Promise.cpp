@@ -1,5 +1,6 @@
 #include "frontend/torch/Promise.h"
 
+#include "frontend/torch/Frontend.h"
 #include "tracer/Rules.h"
 
 #include <ATen/ATen.h>
@@ -10,91 +11,87 @@ using graph::Alias;
 using graph::kNever;
 using runtime::Buffer;
 
-namespace {
+Promiser::Promiser(runtime::Session &session, const graph::SegmentEvent &expected, const HostCall &call,
+                   const CallBuilder &builder)
+    : session_(session), builder_(builder), expected_(expected), event_(*expected.event), call_(call) {}
 
-class Promiser {
-public:
-  Promiser(runtime::Session &session, const CallBuilder &builder)
-      : session_(session), builder_(builder), expected_(session.expected()), event_(*expected_.event),
-        call_(*static_cast<HostCall *>(event_.host.get())) {}
-
-  at::Tensor make(uint32_t index) {
-    const graph::Result &result = event_.results[index];
-    switch (result.alias) {
-    case Alias::Undefined:
-      return {};
-    case Alias::Same:
-      return at::Tensor(
-          c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(builder_.impl(result.aliasOf)));
-    case Alias::View:
-      return makeTensor(c10::Storage(builder_.impl(result.aliasOf)->unsafe_storage()), result.meta,
-                        tracer::resultOffset(event_, builder_.view(), index));
-    case Alias::Fresh:
-      break;
-    }
-    at::Tensor tensor = makeTensor(storageOf(expected_.results[index].slot, result), result.meta, result.meta.offset);
-    for (auto [at, version] : call_.resultVersions)
-      if (at == index && tensor.unsafeGetTensorImpl()->version_counter().enabled())
-        tensor.unsafeGetTensorImpl()->set_version_counter(c10::VariableVersion(version));
-    return tensor;
+at::Tensor Promiser::make(uint32_t index) {
+  const graph::Result &result = event_.results[index];
+  switch (result.alias) {
+  case Alias::Undefined:
+    return {};
+  case Alias::Same:
+    return at::Tensor(
+        c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(builder_.impl(result.aliasOf)));
+  case Alias::View:
+    return makeTensor(c10::Storage(builder_.impl(result.aliasOf)->unsafe_storage()), result.meta,
+                      tracer::resultOffset(event_, builder_.view(), index));
+  case Alias::Fresh:
+    break;
   }
+  at::Tensor tensor = makeTensor(storageOf(expected_.results[index].slot), result.meta, result.meta.offset);
+  for (auto [at, version] : call_.resultVersions)
+    if (at == index && tensor.unsafeGetTensorImpl()->version_counter().enabled())
+      tensor.unsafeGetTensorImpl()->set_version_counter(c10::VariableVersion(version));
+  return tensor;
+}
 
-  void bumpOperands() {
-    for (auto [index, steps] : call_.operandVersions)
-      for (uint32_t i = 0; i < steps; ++i)
-        builder_.impl(index)->bump_version();
-  }
+void Promiser::bumpOperands() {
+  for (auto [index, steps] : call_.operandVersions)
+    for (uint32_t i = 0; i < steps; ++i)
+      builder_.impl(index)->bump_version();
+}
 
-private:
-  /// Several results of one event may share a storage.
-  c10::Storage storageOf(uint32_t slot, const graph::Result &result) {
-    for (auto &[known, storage] : storages_)
-      if (known == slot)
-        return c10::Storage(storage);
-    auto *buffer = new Buffer(size_t(session_.run().segment().slots[slot].bytes), result.meta.device);
-    buffer->region = session_.region();
-    c10::intrusive_ptr<c10::StorageImpl> storage = makePromisedStorage(buffer);
-    session_.promise(slot, buffer);
-    if (event_.results.size() > 1)
-      storages_.emplace_back(slot, storage);
-    return c10::Storage(std::move(storage));
-  }
+c10::Storage Promiser::storageOf(uint32_t slot) {
+  for (auto &[known, storage] : storages_)
+    if (known == slot)
+      return storage;
+  const graph::Slot &info = session_.run().segment().slots[slot];
+  auto *buffer = new Buffer(size_t(info.bytes), info.device);
+  buffer->region = session_.region();
+  c10::Storage storage(makePromisedStorage(buffer));
+  session_.promise(slot, buffer);
+  if (sharing_)
+    storages_.emplace_back(slot, storage);
+  return storage;
+}
 
-  runtime::Session &session_;
-  const CallBuilder &builder_;
-  const graph::SegmentEvent &expected_;
-  const graph::Event &event_;
-  const HostCall &call_;
-  std::vector<std::pair<uint32_t, c10::intrusive_ptr<c10::StorageImpl>>> storages_;
-};
+c10::Storage Promiser::lend(uint32_t slot, size_t bytes) {
+  c10::Storage storage(makePromisedStorage(new Buffer(hostAllocate(bytes), bytes, Device{})));
+  Buffer *buffer = bufferOf(*storage.unsafeGetStorageImpl());
+  buffer->region = session_.region();
+  session_.lend(slot, buffer);
+  storages_.emplace_back(slot, storage);
+  return storage;
+}
 
-} // namespace
-
-void promiseResults(runtime::Session &session, const CallBuilder &builder, torch::jit::Stack *stack) {
-  const graph::Event &event = *session.expected().event;
-  Promiser promiser(session, builder);
-  promiser.bumpOperands();
-  if (event.resultCounts.size() == 1 && event.resultCounts[0] < 0) {
-    at::Tensor result = promiser.make(0);
-    torch::jit::drop(*stack, builder.view().numArgs);
-    stack->emplace_back(std::move(result));
-    return;
-  }
-  std::vector<c10::IValue> results;
+void pushResults(const graph::Event &event, c10::ArrayRef<at::Tensor> tensors, uint32_t numArgs,
+                 torch::jit::Stack *stack) {
+  torch::jit::drop(*stack, numArgs);
   uint32_t index = 0;
   for (int32_t count : event.resultCounts) {
     if (count < 0) {
-      results.emplace_back(promiser.make(index++));
+      stack->emplace_back(tensors[index++]);
       continue;
     }
     c10::List<at::Tensor> list;
     for (int32_t i = 0; i < count; ++i)
-      list.push_back(promiser.make(index++));
-    results.emplace_back(std::move(list));
+      list.push_back(tensors[index++]);
+    stack->emplace_back(std::move(list));
   }
-  torch::jit::drop(*stack, builder.view().numArgs);
-  for (c10::IValue &result : results)
-    stack->push_back(std::move(result));
+}
+
+void promiseResults(runtime::Session &session, const CallBuilder &builder, torch::jit::Stack *stack) {
+  const graph::SegmentEvent &expected = session.expected();
+  const graph::Event &event = *expected.event;
+  Promiser promiser(session, expected, *static_cast<const HostCall *>(event.host.get()), builder);
+  promiser.bumpOperands();
+  c10::SmallVector<at::Tensor, 4> tensors;
+  if (event.results.size() > 1)
+    promiser.share();
+  for (uint32_t i = 0; i < event.results.size(); ++i)
+    tensors.push_back(promiser.make(i));
+  pushResults(event, tensors, builder.view().numArgs, stack);
 }
 
 namespace {

@@ -1,3 +1,4 @@
+#include "frontend/torch/Above.h"
 #include "frontend/torch/Frontend.h"
 #include "frontend/torch/Hook.h"
 #include "frontend/torch/Storage.h"
@@ -5,6 +6,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/SequenceNumber.h>
 #include <c10/core/DefaultDtype.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
@@ -14,7 +16,11 @@ namespace terra::frontend {
 
 runtime::Runtime &runtimeInstance() {
   // Never destroyed: promised values may outlive every static. The module's exit handler shuts it down.
-  static runtime::Runtime &instance = *new runtime::Runtime(torchHost());
+  static runtime::Runtime &instance = *[] {
+    auto *made = new runtime::Runtime(torchHost());
+    made->sequence = [] { return at::sequence_number::peek(); };
+    return made;
+  }();
   return instance;
 }
 
@@ -44,11 +50,13 @@ bool enterRegion(runtime::Session &session) {
     return false;
   setCurrentSession(&session);
   listenOnThisThread();
+  listenAboveAutograd(true);
   return true;
 }
 
 void exitRegion(runtime::Session &session, bool raised) {
   setCurrentSession(nullptr);
+  listenAboveAutograd(false);
   session.exit(raised);
 }
 

@@ -1,5 +1,6 @@
 #include "frontend/torch/TorchHost.h"
 
+#include "frontend/torch/Arguments.h"
 #include "frontend/torch/Frontend.h"
 #include "frontend/torch/HostCall.h"
 #include "frontend/torch/Storage.h"
@@ -15,7 +16,6 @@
 namespace terra::frontend {
 
 using graph::Alias;
-using graph::ArgKind;
 using graph::kNever;
 using runtime::Buffer;
 using runtime::Memory;
@@ -52,10 +52,9 @@ public:
         call_(*static_cast<HostCall *>(event_.host.get())) {}
 
   void operator()() {
-    torch::jit::Stack stack;
-    stack.reserve(call_.args.size() + 2);
-    for (uint32_t i = 0; i < call_.args.size(); ++i)
-      stack.push_back(argument(i));
+    torch::jit::Stack stack = makeArguments(
+        call_, event_, [this](uint32_t index) { return operand(index); },
+        [this](uint32_t arg) { return run_.binding.scalars.data() + segmentEvent_.scalarFeeds[arg]; });
     c10::AutoGradMode gradMode(gradModeOf(event_.context));
     call_.entry->handle.callBoxed(stack);
     takeResults(stack);
@@ -69,62 +68,6 @@ private:
     const TensorMeta &meta = event_.inputs[index].meta;
     int64_t offset = ref.offsetFeed == kNever ? meta.offset : run_.binding.offsets[ref.offsetFeed];
     return makeTensor(hostStorage(run_.buffer(ref.slot)), meta, offset);
-  }
-
-  c10::IValue argument(uint32_t index) {
-    const graph::Arg &arg = event_.args[index];
-    switch (arg.kind) {
-    case ArgKind::Tensor:
-      return operand(arg.first);
-    case ArgKind::TensorList:
-      return tensorList(index, arg);
-    default:
-      return arg.varies ? feed(arg, index) : call_.args[index];
-    }
-  }
-
-  c10::IValue tensorList(uint32_t index, const graph::Arg &arg) {
-    const c10::TypePtr &type = call_.entry->handle.schema().arguments()[index].type();
-    bool optionals = type->castRaw<c10::ListType>() &&
-                     type->castRaw<c10::ListType>()->getElementType()->kind() == c10::TypeKind::OptionalType;
-    if (optionals) {
-      c10::List<std::optional<at::Tensor>> list;
-      for (uint32_t i = 0; i < arg.count; ++i) {
-        at::Tensor tensor = operand(arg.first + i);
-        list.push_back(tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt);
-      }
-      return list;
-    }
-    c10::List<at::Tensor> list;
-    for (uint32_t i = 0; i < arg.count; ++i)
-      list.push_back(operand(arg.first + i));
-    return list;
-  }
-
-  static at::Tensor wrapped(const c10::Scalar &value) {
-    at::Tensor tensor = at::scalar_tensor(value, at::TensorOptions().dtype(value.type()));
-    tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
-    return tensor;
-  }
-
-  c10::IValue feed(const graph::Arg &arg, uint32_t index) {
-    const Scalar *value = run_.binding.scalars.data() + segmentEvent_.scalarFeeds[index];
-    switch (arg.kind) {
-    case ArgKind::NumberDouble:
-      return wrapped(value->d);
-    case ArgKind::NumberInt:
-      return wrapped(value->i);
-    case ArgKind::Double:
-      return value->d;
-    case ArgKind::DoubleList: {
-      c10::List<c10::IValue> list = call_.args[index].deepcopy().toList();
-      for (uint32_t i = 0; i < arg.count; ++i)
-        list.set(i, value[i].d);
-      return list;
-    }
-    default:
-      return value->i;
-    }
   }
 
   void takeResults(torch::jit::Stack &stack) {
@@ -143,7 +86,7 @@ private:
     const graph::Result &result = event_.results[index];
     if (result.alias != Alias::Fresh)
       return;
-    Buffer &buffer = run_.buffer(segmentEvent_.results[index].slot);
+    Buffer &buffer = run_.made(segmentEvent_.results[index].slot);
     if (buffer.state() != Buffer::State::Pending)
       return; // a second result on the same storage
     at::Tensor expected = asPromised(tensor, result, buffer);

@@ -8,7 +8,7 @@ from terra import _versions
 
 _versions.check()
 
-from terra import _C, _patches, _process  # noqa: E402
+from terra import _C, _autograd, _optimizers, _patches, _process  # noqa: E402
 from terra._dump import dump  # noqa: E402
 from terra._explain import explain  # noqa: E402
 from terra._function import TerraFunction, function  # noqa: E402
@@ -26,5 +26,7 @@ def synchronize() -> None:
 
 
 _patches.install()
+_autograd.install()
+_optimizers.install()
 _process.install()
 del _torch

@@ -1,0 +1,198 @@
+#include "frontend/torch/Above.h"
+
+#include "frontend/torch/Frontend.h"
+#include "frontend/torch/Promise.h"
+#include "frontend/torch/SpanLearner.h"
+
+#include <ATen/ATen.h>
+#include <ATen/SavedTensorHooks.h>
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/anomaly_mode.h>
+#include <torch/csrc/autograd/forward_grad.h>
+#include <torch/csrc/autograd/variable.h>
+#include <torch/library.h>
+
+namespace terra::frontend {
+
+using graph::kNever;
+using runtime::Session;
+using runtime::Span;
+using torch::autograd::edge_list;
+using torch::jit::Stack;
+
+namespace {
+
+void fallThrough(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *stack) {
+  c10::impl::ExcludeDispatchKeyGuard guard(kAboveAutograd);
+  op.redispatchBoxed(belowAbove(keys), stack);
+}
+
+/// Operators whose calls may be spans: of PyTorch itself, with tensors in and new tensors out.
+bool eligible(const OpEntry &entry) {
+  if (entry.route != Route::Event || !entry.builtin || entry.op.has(graph::kOpGate) ||
+      entry.op.has(graph::kOpViewOnly))
+    return false;
+  for (const c10::Argument &argument : entry.handle.schema().arguments())
+    if (argument.alias_info() && argument.alias_info()->isWrite())
+      return false;
+  return true;
+}
+
+bool eligibleCached(const OpEntry &entry) {
+  static constexpr uint8_t kYes = 1, kNo = 2;
+  uint8_t known = entry.eligible.load(std::memory_order_relaxed);
+  if (known == 0)
+    entry.eligible.store(known = eligible(entry) ? kYes : kNo, std::memory_order_relaxed);
+  return known == kYes;
+}
+
+/// Operands that only autograd's own code knows how to treat.
+bool plainOperands(const CallBuilder &builder) {
+  for (uint32_t i = 0; i < builder.numOperands(); ++i) {
+    c10::TensorImpl *impl = builder.impl(i);
+    if (!impl)
+      continue;
+    if (impl->is_inference())
+      return false;
+    if (auto *meta = static_cast<torch::autograd::AutogradMeta *>(impl->autograd_meta()); meta && meta->fw_grad_)
+      return false;
+  }
+  return true;
+}
+
+class Call {
+public:
+  Call(Session &session, const CallBuilder &builder, const Session::SpanCandidate &candidate)
+      : session_(session), builder_(builder), candidate_(candidate), span_(*candidate.span), event_(*span_.call.event),
+        host_(*static_cast<const CallSpan *>(span_.host.get())),
+        promiser_(session, span_.call, *host_.call, builder) {}
+
+  void promise(Stack *stack) {
+    promiser_.bumpOperands();
+    promiser_.share();
+    for (auto [slot, bytes] : host_.lent)
+      promiser_.lend(slot, bytes);
+    for (uint32_t i = 0; i < event_.results.size(); ++i)
+      results_.push_back(promiser_.make(i));
+    if (host_.differentiable)
+      attachNode();
+    pushResults(event_, results_, builder_.view().numArgs, stack);
+  }
+
+private:
+  static at::Tensor tensorOf(c10::TensorImpl *impl) {
+    return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(impl));
+  }
+
+  void attachNode() {
+    edge_list edges;
+    edges.reserve(builder_.numOperands());
+    for (uint32_t i = 0; i < builder_.numOperands(); ++i) {
+      bool history = event_.inputs[i].meta.requiresGrad;
+      edges.push_back(history ? torch::autograd::impl::gradient_edge(tensorOf(builder_.impl(i)))
+                              : torch::autograd::Edge());
+    }
+    auto node = makeNode<CallNode>(candidate_.segment, candidate_.span, std::move(edges));
+    node->saved.reserve(host_.kept.size());
+    for (const Kept &kept : host_.kept)
+      node->saved.push_back(save(kept));
+    for (uint32_t i = 0; i < event_.args.size(); ++i)
+      if (event_.args[i].varies)
+        node->scalars.push_back(session_.run().binding.scalars[span_.call.scalarFeeds[i]]);
+    for (uint32_t i = 0; i < results_.size(); ++i)
+      if (host_.resultRequiresGrad[i])
+        torch::autograd::impl::set_gradient_edge(results_[i], {node, i});
+  }
+
+  SavedStorage save(const Kept &kept) {
+    SavedStorage saved;
+    const c10::TensorImpl *impl = kept.kind == Kept::Kind::Operand ? builder_.impl(kept.index)
+                                  : kept.result != kNever          ? results_[kept.result].unsafeGetTensorImpl()
+                                                                   : nullptr;
+    if (!impl) {
+      saved.storage = promiser_.storageOf(kept.index);
+      return saved;
+    }
+    saved.storage = impl->unsafe_storage();
+    saved.counter = impl->version_counter();
+    saved.version = versionOf(*impl);
+    saved.offset = impl->storage_offset();
+    return saved;
+  }
+
+  Session &session_;
+  const CallBuilder &builder_;
+  const Session::SpanCandidate &candidate_;
+  const Span &span_;
+  const graph::Event &event_;
+  const CallSpan &host_;
+  Promiser promiser_;
+  c10::SmallVector<at::Tensor, 4> results_;
+};
+
+bool recognise(Session &session, CallBuilder &builder, Stack *stack) {
+  thread_local std::vector<Session::SpanCandidate> candidates;
+  std::lock_guard lock(runtimeInstance().lock());
+  session.spansNext(builder.view().op, candidates);
+  for (const Session::SpanCandidate &candidate : candidates) {
+    if (!session.enterSpan(candidate, builder.view()))
+      continue;
+    markTouched(builder);
+    Call(session, builder, candidate).promise(stack);
+    session.leaveSpan(*candidate.span);
+    candidates.clear();
+    return true;
+  }
+  candidates.clear();
+  return false;
+}
+
+void hookAbove(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *stack) {
+  Session *session = currentSession();
+  if (!session || !session->coExecuting() || insideReal())
+    return fallThrough(op, keys, stack);
+  OpEntry &entry = opEntry(op);
+  if (!eligibleCached(entry) || !plainThread())
+    return fallThrough(op, keys, stack);
+  BuilderScope builder;
+  if (builder->build(entry, *stack, currentContext()) != CallBuilder::Kind::Event || builder->numOperands() == 0 ||
+      !plainOperands(*builder))
+    return fallThrough(op, keys, stack);
+  builder->noteGradients();
+  if (recognise(*session, *builder, stack))
+    return;
+  if (!session->mayLearnSpan())
+    return fallThrough(op, keys, stack);
+  size_t base = stack->size() - entry.numArgs;
+  SpanLearner learner(*session, entry, *builder, stack->data() + base);
+  fallThrough(op, keys, stack);
+  if (currentSession() == session)
+    learner.finish(*stack, base);
+}
+
+} // namespace
+
+bool plainThread() {
+  c10::impl::LocalDispatchKeySet keys = c10::impl::tls_local_dispatch_key_set();
+  constexpr c10::DispatchKeySet included =
+      c10::default_included_set | c10::DispatchKeySet({kBelowAutograd, kAboveAutograd});
+  return keys.included_ == included && keys.excluded_ == c10::default_excluded_set &&
+         !torch::autograd::AnomalyMode::is_enabled() && at::SavedTensorDefaultHooks::get_tls_state().stack.empty();
+}
+
+void listenAboveAutograd(bool on) { c10::impl::tls_set_dispatch_key_included(kAboveAutograd, on); }
+
+bool excludeAbove(bool on) {
+  bool before = c10::impl::tls_is_dispatch_key_excluded(kAboveAutograd);
+  c10::impl::tls_set_dispatch_key_excluded(kAboveAutograd, on);
+  return before;
+}
+
+void noteUninitialised(const c10::IValue &result) {
+  if (SpanLearner *learner = SpanLearner::current(); learner && result.isTensor())
+    learner->addUninitialised(result.toTensor());
+}
+
+TORCH_LIBRARY_IMPL(_, DeferredInit, library) { library.fallback(torch::CppFunction::makeFromBoxedFunction<&hookAbove>()); }
+
+} // namespace terra::frontend

@@ -1,0 +1,123 @@
+#include "frontend/torch/BackwardWalk.h"
+
+#include "frontend/torch/Storage.h"
+
+#include <torch/csrc/autograd/variable.h>
+
+#include <cstring>
+#include <typeinfo>
+
+namespace terra::frontend {
+
+using torch::autograd::AccumulateGrad;
+using torch::autograd::Edge;
+using torch::autograd::Node;
+
+namespace {
+
+enum : uint64_t { kLeaf = 1, kCall = 2, kOther = 3 };
+
+bool hasHooks(Node &node) {
+  return !node.pre_hooks().empty() || !node.post_hooks().empty() || !node.tensor_pre_hooks().empty() ||
+         !node.retains_grad_hooks().empty();
+}
+
+/// Its backward is Python code, or a library's: it has to run.
+bool isCustom(const std::type_info &type) {
+  return std::strstr(type.name(), "PyNode") || std::strstr(type.name(), "CppNode");
+}
+
+} // namespace
+
+bool BackwardWalk::walk(const runtime::Session &session, const Edge &root) {
+  signature_.clear();
+  calls_.clear();
+  leaves_.clear();
+  order_.clear();
+  indices_.clear();
+  if (!root.is_valid())
+    return false;
+  signature_.push_back(root.input_nr);
+  indexOf(root.function.get());
+  for (size_t next = 0; next < order_.size(); ++next)
+    if (!visit(session, order_[next]))
+      return false;
+  return true;
+}
+
+uint32_t BackwardWalk::indexOf(Node *node) {
+  auto [it, inserted] = indices_.try_emplace(node, uint32_t(order_.size()));
+  if (inserted)
+    order_.push_back(node);
+  return it->second;
+}
+
+bool BackwardWalk::visit(const runtime::Session &session, Node *node) {
+  const torch::autograd::edge_list *edges = &node->next_edges();
+  const std::type_info &type = typeid(*node);
+  if (type == typeid(AccumulateGrad))
+    return visitLeaf(static_cast<AccumulateGrad &>(*node));
+  if (hasHooks(*node) || isCustom(type))
+    return false;
+  if (type == typeid(CallNode)) {
+    auto &call = static_cast<CallNode &>(*node);
+    if (!visitCall(session, call))
+      return false;
+    edges = &call.operandEdges();
+  } else {
+    signature_.push_back(kOther);
+    signature_.push_back(reinterpret_cast<uint64_t>(&type));
+    if (!place(session, *node))
+      return false;
+  }
+  signature_.push_back(edges->size());
+  for (const Edge &edge : *edges)
+    signature_.push_back(edge.is_valid() ? (uint64_t(indexOf(edge.function.get())) + 1) << 32 | edge.input_nr : 0);
+  return true;
+}
+
+/// In which run of which segment, and as the how-manieth node.
+bool BackwardWalk::place(const runtime::Session &session, const Node &node) {
+  auto start = session.runAt(node.sequence_nr());
+  if (!start)
+    return false;
+  signature_.push_back(start->runsAgo);
+  signature_.push_back(reinterpret_cast<uint64_t>(start->segment));
+  signature_.push_back(start->offset);
+  return true;
+}
+
+bool BackwardWalk::visitCall(const runtime::Session &session, CallNode &call) {
+  if (call.released() && !call.host().kept.empty())
+    return false;
+  for (const SavedStorage &saved : call.saved)
+    if (saved.counter.enabled() && saved.counter.current_version() != saved.version)
+      return false;
+  if (call.materialized())
+    return false; // its real nodes may carry hooks
+  calls_.push_back(&call);
+  signature_.push_back(kCall);
+  signature_.push_back(reinterpret_cast<uint64_t>(&call.span()));
+  return place(session, call);
+}
+
+bool BackwardWalk::visitLeaf(AccumulateGrad &leaf) {
+  const at::Tensor &variable = leaf.variable;
+  if (!variable.defined() || !leaf.pre_hooks().empty() || !leaf.post_hooks().empty() ||
+      !torch::autograd::impl::hooks(variable).empty() || torch::autograd::impl::post_acc_grad_hooks(variable) ||
+      !isPlain(*variable.unsafeGetTensorImpl()))
+    return false;
+  if (const at::Tensor &grad = variable.grad(); grad.defined())
+    if (!isPlain(*grad.unsafeGetTensorImpl()) || grad.requires_grad())
+      return false;
+  leaves_.push_back(&leaf);
+  signature_.push_back(kLeaf);
+  return true;
+}
+
+void BackwardWalk::release() {
+  for (Node *node : order_)
+    node->release_variables();
+}
+
+} // namespace terra::frontend

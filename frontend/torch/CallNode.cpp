@@ -1,0 +1,204 @@
+#include "frontend/torch/CallNode.h"
+
+#include "frontend/torch/Frontend.h"
+#include "frontend/torch/Replay.h"
+#include "frontend/torch/Storage.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/functions/accumulate_grad.h>
+#include <torch/csrc/autograd/functions/basic_ops.h>
+#include <torch/csrc/autograd/saved_variable.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <algorithm>
+#include <unordered_map>
+#include <unordered_set>
+
+namespace terra::frontend {
+
+using graph::kNever;
+using runtime::Buffer;
+using torch::autograd::AccumulateGrad;
+using torch::autograd::edge_list;
+using torch::autograd::Node;
+using torch::autograd::variable_list;
+
+namespace {
+
+/// A storage that stands for a value which nobody will look at.
+c10::Storage placeholder() {
+  auto *buffer = new Buffer(0, Device{});
+  buffer->graphBorn = true;
+  return c10::Storage(makePromisedStorage(buffer));
+}
+
+/// One placeholder a slot, given out on demand.
+class Placeholders {
+public:
+  c10::Storage operator()(uint32_t slot) {
+    auto [it, inserted] = storages_.try_emplace(slot);
+    if (inserted)
+      it->second = placeholder();
+    return it->second;
+  }
+  /// Somebody besides this table holds the storage.
+  bool held(uint32_t slot) const {
+    auto it = storages_.find(slot);
+    return it != storages_.end() && it->second.use_count() > 1;
+  }
+  void set(uint32_t slot, c10::Storage storage) { storages_[slot] = std::move(storage); }
+
+private:
+  std::unordered_map<uint32_t, c10::Storage> storages_;
+};
+
+at::Tensor operandTensor(const graph::Event &event, uint32_t index, c10::Storage storage, int64_t offset) {
+  return makeTensor(std::move(storage), event.inputs[index].meta, offset);
+}
+
+} // namespace
+
+CallNode::CallNode(std::shared_ptr<runtime::CompiledSegment> segment, std::shared_ptr<const runtime::Span> span,
+                   edge_list &&edges)
+    : Node(std::move(edges)), segment_(std::move(segment)), span_(std::move(span)) {}
+
+void CallNode::release_variables() {
+  released_ = true;
+  saved.clear();
+}
+
+variable_list CallNode::apply(variable_list &&gradients) {
+  TORCH_CHECK(materialized_ || !released_, torch::autograd::ERR_BACKWARD_TWICE);
+  TORCH_CHECK(materialized_, "terra: ", name(),
+              " was reached by an engine that Terra does not know of; call torch.autograd.backward or "
+              "torch.autograd.grad from Python");
+  return std::move(gradients);
+}
+
+void CallNode::materialize() {
+  const CallSpan &host = this->host();
+  if (materialized_ || (released_ && !host.kept.empty()))
+    return;
+  const graph::Event &event = *span_->call.event;
+  Placeholders made;
+  std::vector<const SavedStorage *> operands(event.inputs.size(), nullptr);
+  for (size_t i = 0; i < host.kept.size(); ++i) {
+    if (host.kept[i].kind == Kept::Kind::Operand)
+      operands[host.kept[i].index] = &saved[i];
+    else
+      made.set(host.kept[i].index, saved[i].storage);
+  }
+  std::vector<std::pair<at::Tensor, uint32_t>> stale; ///< saved before an in-place write: the engine has to see it
+  auto operand = [&](uint32_t index) -> at::Tensor {
+    if (span_->call.inputs[index].slot == kNever)
+      return {};
+    const torch::autograd::Edge &edge = next_edges()[index];
+    if (auto *leaf = dynamic_cast<AccumulateGrad *>(edge.function.get()))
+      return leaf->variable;
+    const SavedStorage *saved = operands[index];
+    at::Tensor tensor = operandTensor(event, index, saved ? saved->storage : placeholder(),
+                                      saved ? saved->offset : event.inputs[index].meta.offset);
+    if (saved && saved->counter.enabled()) {
+      uint32_t now = saved->counter.current_version();
+      tensor.unsafeGetTensorImpl()->set_version_counter(
+          now == saved->version ? saved->counter : c10::VariableVersion(saved->version));
+      if (now != saved->version)
+        stale.emplace_back(tensor, now - saved->version);
+    }
+    if (edge.is_valid())
+      torch::autograd::impl::set_gradient_edge(tensor, edge);
+    return tensor;
+  };
+  auto storage = [&](uint32_t slot) { return made(slot); };
+  Replay replay(*segment_, *span_, host, {operand, storage, &scalars});
+  std::vector<at::Tensor> results = replay.run();
+  for (auto &[tensor, steps] : stale)
+    for (uint32_t i = 0; i < steps; ++i)
+      tensor.unsafeGetTensorImpl()->bump_version();
+  edge_list edges;
+  for (uint32_t i = 0; i < results.size(); ++i) {
+    bool differentiable = host.resultRequiresGrad[i] && results[i].requires_grad();
+    edges.push_back(differentiable ? torch::autograd::impl::gradient_edge(results[i]) : torch::autograd::Edge());
+    if (results[i].defined())
+      add_input_metadata(results[i]);
+    else
+      add_input_metadata(undefined_input());
+  }
+  operandEdges_ = std::exchange(next_edges(), std::move(edges));
+  materialized_ = true;
+}
+
+std::vector<CallNode *> materializeFrom(c10::ArrayRef<Node *> roots) {
+  std::vector<Node *> stack(roots.begin(), roots.end());
+  std::unordered_set<Node *> seen;
+  std::vector<CallNode *> calls;
+  while (!stack.empty()) {
+    Node *node = stack.back();
+    stack.pop_back();
+    if (!node || !seen.insert(node).second)
+      continue;
+    auto *call = dynamic_cast<CallNode *>(node);
+    if (call)
+      calls.push_back(call);
+    for (const torch::autograd::Edge &edge : call ? call->operandEdges() : node->next_edges())
+      stack.push_back(edge.function.get());
+  }
+  std::sort(calls.begin(), calls.end(), [](auto *a, auto *b) { return a->sequence_nr() < b->sequence_nr(); });
+  for (CallNode *call : calls)
+    call->materialize();
+  return calls;
+}
+
+bool deriveKept(const runtime::CompiledSegment &segment, const runtime::Span &span, CallSpan &host) {
+  const graph::Event &event = *span.call.event;
+  Placeholders made;
+  std::vector<c10::Storage> operands;
+  for (uint32_t i = 0; i < event.inputs.size(); ++i)
+    operands.push_back(placeholder());
+  std::vector<NodePtr> nodes;
+  {
+    auto operand = [&](uint32_t index) -> at::Tensor {
+      if (span.call.inputs[index].slot == kNever)
+        return {};
+      at::Tensor tensor = operandTensor(event, index, operands[index], event.inputs[index].meta.offset);
+      if (event.inputs[index].meta.requiresGrad) // not a leaf: its accumulator would hold it
+        torch::autograd::impl::set_gradient_edge(tensor, {makeNode<torch::autograd::Identity>(), 0});
+      return tensor;
+    };
+    auto storage = [&](uint32_t slot) { return made(slot); };
+    std::vector<at::Tensor> results;
+    try {
+      results = Replay(segment, span, host, {operand, storage, nullptr}).run();
+    } catch (const std::exception &) {
+      return false;
+    }
+    for (uint32_t i = 0; i < results.size(); ++i)
+      if (host.resultRequiresGrad[i]) {
+        if (!results[i].grad_fn())
+          return false;
+        nodes.push_back(results[i].grad_fn());
+      }
+  }
+  host.name = nodes.front()->name();
+  for (uint32_t i = 0; i < operands.size(); ++i)
+    if (operands[i].use_count() > 1)
+      host.kept.push_back({Kept::Kind::Operand, i, kNever});
+  std::unordered_set<uint32_t> seen;
+  auto look = [&](uint32_t slot) {
+    if (slot == kNever || !seen.insert(slot).second || !made.held(slot))
+      return;
+    Kept kept{Kept::Kind::Made, slot, kNever};
+    for (uint32_t i = 0; i < span.call.results.size(); ++i)
+      if (span.call.results[i].slot == slot)
+        kept.result = i;
+    host.kept.push_back(kept);
+  };
+  for (uint32_t i = span.first; i <= span.last(); ++i)
+    for (const graph::SlotRef &result : segment.segment().events[i].results)
+      look(result.slot);
+  for (auto [slot, bytes] : host.lent)
+    look(slot);
+  return true;
+}
+
+} // namespace terra::frontend

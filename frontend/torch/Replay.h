@@ -1,0 +1,41 @@
+// A call sent through autograd again, with its inner calls answered from the graph instead of being computed.
+#pragma once
+
+#include "frontend/torch/CallNode.h"
+#include "frontend/torch/CallBuilder.h"
+
+#include <c10/util/FunctionRef.h>
+
+namespace terra::frontend {
+
+class Replay {
+public:
+  struct Sources {
+    /// Tensor of operand `index`, with its history.
+    c10::function_ref<at::Tensor(uint32_t)> operand;
+    /// Storage of a value made in the call. No data is looked at.
+    c10::function_ref<c10::Storage(uint32_t)> storage;
+    const std::vector<Scalar> *scalars = nullptr; ///< as `CallNode::scalars`; null: as recorded
+  };
+
+  Replay(const runtime::CompiledSegment &segment, const runtime::Span &span, const CallSpan &host, Sources sources);
+  /// The call's results, flattened, with history. Throws when the call makes other inner calls than it did.
+  std::vector<at::Tensor> run();
+
+  /// The replay under way on this thread.
+  static Replay *current();
+  /// An inner call, from the hook below autograd.
+  void answer(const OpEntry &entry, const c10::OperatorHandle &op, c10::DispatchKeySet keys, torch::jit::Stack *stack);
+
+private:
+  void answerUninitialised(const c10::OperatorHandle &op, c10::DispatchKeySet keys, torch::jit::Stack *stack);
+  at::Tensor result(const graph::SegmentEvent &expected, const CallBuilder &builder, uint32_t index);
+
+  const runtime::CompiledSegment &segment_;
+  const runtime::Span &span_;
+  const CallSpan &host_;
+  Sources sources_;
+  uint32_t next_ = 0, nextLent_ = 0;
+};
+
+} // namespace terra::frontend

@@ -1,0 +1,176 @@
+#include "frontend/torch/SpanLearner.h"
+
+#include "frontend/torch/Frontend.h"
+#include "frontend/torch/Promise.h"
+#include "frontend/torch/SpanParts.h"
+#include "tracer/Recorder.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <algorithm>
+
+namespace terra::frontend {
+
+using graph::Alias;
+using graph::kNever;
+using graph::Segment;
+using runtime::Buffer;
+using runtime::SpanRange;
+
+namespace {
+thread_local SpanLearner *watching = nullptr;
+
+} // namespace
+
+SpanLearner::SpanLearner(runtime::Session &session, const OpEntry &entry, const CallBuilder &builder,
+                         const c10::IValue *values)
+    : session_(session), entry_(entry), mark_(session.markSpan()), event_(tracer::Recorder::copy(builder.view())),
+      operands_(builder.holdOperands()), outer_(std::exchange(watching, this)) {
+  host_->call = makeHostCall(entry, values, *event_);
+  event_->host = host_->call;
+  event_->hostEqual = &recordedOpaqueEqual;
+  for (const auto &operand : operands_)
+    versions_.push_back(operand ? versionOf(*operand) : 0);
+}
+
+SpanLearner::~SpanLearner() { watching = outer_; }
+
+SpanLearner *SpanLearner::current() { return watching; }
+
+void SpanLearner::addUninitialised(const at::Tensor &tensor) {
+  Buffer *buffer = isPlain(*tensor.unsafeGetTensorImpl())
+                       ? adopt(*tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl())
+                       : nullptr;
+  uninitialised_.push_back(runtime::BufferRef::retain(buffer));
+}
+
+uint32_t SpanLearner::slotOf(const SpanRange &range, const c10::TensorImpl &impl) const {
+  Buffer *buffer = impl.has_storage() ? bufferOf(*impl.unsafe_storage().unsafeGetStorageImpl()) : nullptr;
+  return buffer && buffer->epoch == range.run->binding.epoch ? buffer->slot : kNever;
+}
+
+void SpanLearner::finish(const torch::jit::Stack &stack, size_t base) {
+  std::lock_guard lock(runtimeInstance().lock());
+  std::optional<SpanRange> range = session_.spanSince(mark_);
+  if (range && learn(*range, stack, base))
+    range->segment->addSpan(span_);
+  else
+    session_.refuseSpan(mark_);
+}
+
+bool SpanLearner::learn(const SpanRange &range, const torch::jit::Stack &stack, size_t base) {
+  span_->first = range.first;
+  span_->count = range.count;
+  span_->call.event = event_;
+  if (!bindOperands(range) || !bindFeeds(range) || !bindResults(range, stack, base) || !closed(range))
+    return false;
+  span_->host = host_;
+  return !host_->differentiable || deriveKept(*range.segment, *span_, *host_);
+}
+
+bool SpanLearner::bindOperands(const SpanRange &range) {
+  for (size_t i = 0; i < operands_.size(); ++i) {
+    graph::SlotRef ref;
+    if (operands_[i]) {
+      ref.slot = slotOf(range, *operands_[i]);
+      if (ref.slot == kNever)
+        return false;
+      if (uint32_t now = versionOf(*operands_[i]); now != versions_[i])
+        host_->call->operandVersions.emplace_back(uint32_t(i), now - versions_[i]);
+    }
+    span_->call.inputs.push_back(ref);
+  }
+  for (size_t i = 0; i < uninitialised_.size(); ++i) {
+    Buffer *buffer = uninitialised_[i].get();
+    if (!buffer || buffer->epoch != range.run->binding.epoch)
+      return false; // never used by an event: what it is for is not known
+    host_->lent.emplace_back(buffer->slot, buffer->bytes());
+  }
+  return true;
+}
+
+/// Scalars and offsets that vary are fed by the call where it is the same call as the one event below.
+bool SpanLearner::bindFeeds(const SpanRange &range) {
+  span_->call.scalarFeeds.assign(event_->args.size(), kNever);
+  const Segment &segment = range.segment->segment();
+  bool varies = false;
+  for (uint32_t i = range.first; i < range.first + range.count; ++i) {
+    const graph::SegmentEvent &inner = segment.events[i];
+    varies |= std::any_of(inner.scalarFeeds.begin(), inner.scalarFeeds.end(), [](uint32_t f) { return f != kNever; });
+    varies |= std::any_of(inner.inputs.begin(), inner.inputs.end(), [](auto &ref) { return ref.offsetFeed != kNever; });
+  }
+  if (!varies)
+    return true;
+  const graph::SegmentEvent &inner = segment.events[range.first];
+  if (range.count != 1 || inner.event->op != event_->op || inner.inputs.size() != event_->inputs.size())
+    return false;
+  span_->call.scalarFeeds = inner.scalarFeeds;
+  for (size_t i = 0; i < event_->args.size(); ++i)
+    event_->args[i].varies = inner.event->args[i].varies;
+  for (size_t i = 0; i < event_->inputs.size(); ++i) {
+    span_->call.inputs[i].offsetFeed = inner.inputs[i].offsetFeed;
+    event_->inputs[i].offsetVaries = inner.event->inputs[i].offsetVaries;
+  }
+  return true;
+}
+
+bool SpanLearner::bindResults(const SpanRange &range, const torch::jit::Stack &stack, size_t base) {
+  std::vector<tracer::ResultView> views;
+  if (!viewResults(stack, base, operands_, event_->resultCounts, views))
+    return false;
+  noteResultVersions(stack, base, *host_->call);
+  for (const tracer::ResultView &view : views) {
+    graph::Result result;
+    graph::SlotRef ref;
+    if (auto *buffer = static_cast<Buffer *>(view.tensor.storage)) {
+      bool lent = std::any_of(host_->lent.begin(), host_->lent.end(), [&](auto &l) { return l.first == buffer->slot; });
+      bool own = buffer->epoch == range.run->binding.epoch && (lent || madeIn(range, buffer->slot));
+      if (view.sameAs >= 0 || !own)
+        return false; // an operand or a view of one
+      ref.slot = buffer->slot;
+      result.meta = tracer::Recorder::metaOf(view.tensor);
+      result.alias = Alias::Fresh;
+      result.storageBytes = view.storageBytes;
+    }
+    event_->results.push_back(result);
+    span_->call.results.push_back(ref);
+  }
+  auto note = [&](const at::Tensor &tensor) {
+    bool history = tensor.defined() && tensor.requires_grad();
+    host_->resultRequiresGrad.push_back(history);
+    host_->differentiable |= history;
+  };
+  for (size_t i = base; i < stack.size(); ++i) {
+    if (stack[i].isTensor())
+      note(stack[i].toTensor());
+    else
+      for (const c10::IValue &element : stack[i].toListRef())
+        note(element.toTensor());
+  }
+  return true;
+}
+
+/// Everything that the events touch comes from the call's operands or is made inside.
+bool SpanLearner::closed(const SpanRange &range) const {
+  const Segment &segment = range.segment->segment();
+  auto known = [&](uint32_t slot) {
+    return slot == kNever || madeIn(range, slot) ||
+           std::any_of(span_->call.inputs.begin(), span_->call.inputs.end(),
+                       [&](auto &ref) { return ref.slot == slot; }) ||
+           std::any_of(host_->lent.begin(), host_->lent.end(), [&](auto &lent) { return lent.first == slot; });
+  };
+  for (uint32_t i = range.first; i < range.first + range.count; ++i) {
+    const graph::SegmentEvent &inner = segment.events[i];
+    if (!std::all_of(inner.inputs.begin(), inner.inputs.end(), [&](auto &ref) { return known(ref.slot); }) ||
+        !std::all_of(inner.results.begin(), inner.results.end(), [&](auto &ref) { return known(ref.slot); }))
+      return false;
+  }
+  // Memory that the call made for itself must not be memory that the segment knew before.
+  return std::all_of(host_->lent.begin(), host_->lent.end(), [&](auto &lent) {
+    return segment.slots[lent.first].external && segment.slots[lent.first].firstUse >= range.first &&
+           segment.slots[lent.first].firstUse < range.first + range.count;
+  });
+}
+
+} // namespace terra::frontend

@@ -1,0 +1,111 @@
+#include "frontend/torch/SpanParts.h"
+
+#include "frontend/torch/Frontend.h"
+#include "tracer/Recorder.h"
+
+#include <algorithm>
+
+namespace terra::frontend {
+
+using graph::kNever;
+using runtime::Buffer;
+using runtime::BufferRef;
+using runtime::SpanRange;
+
+void OperandList::add(const at::Tensor &tensor) {
+  tracer::TensorView &view = tensors_.emplace_back();
+  if (!tensor.defined())
+    return;
+  c10::TensorImpl &impl = *tensor.unsafeGetTensorImpl();
+  if (!isPlain(impl)) {
+    ok_ = false;
+    return;
+  }
+  view = viewOf(impl);
+  view.storage = adopt(*impl.unsafe_storage().unsafeGetStorageImpl());
+  ok_ &= view.storage != nullptr;
+}
+
+void OperandList::add(const c10::Storage &storage) {
+  tracer::TensorView &view = tensors_.emplace_back();
+  view.storage = bufferOf(*storage.unsafeGetStorageImpl());
+  view.dtype = DType::UInt8;
+  ok_ &= view.storage != nullptr;
+}
+
+tracer::CallView OperandList::view() {
+  arg_.kind = graph::ArgKind::TensorList;
+  arg_.count = uint32_t(tensors_.size());
+  tracer::CallView view;
+  view.op = &op_;
+  view.args = &arg_;
+  view.numArgs = 1;
+  view.tensors = tensors_.data();
+  view.numTensors = uint32_t(tensors_.size());
+  view.context = currentContext();
+  return view;
+}
+
+void OperandList::markTouched(uint64_t region) const {
+  for (const tracer::TensorView &view : tensors_)
+    if (auto *buffer = static_cast<Buffer *>(view.storage))
+      buffer->region = region;
+}
+
+bool madeIn(const SpanRange &range, uint32_t slot) {
+  const graph::Slot &info = range.segment->segment().slots[slot];
+  return !info.external && info.producer >= range.first && info.producer < range.first + range.count;
+}
+
+bool hasScalarFeeds(const SpanRange &range) {
+  for (uint32_t i = range.first; i < range.first + range.count; ++i)
+    for (uint32_t feed : range.segment->segment().events[i].scalarFeeds)
+      if (feed != kNever)
+        return true;
+  return false;
+}
+
+SpanDraft::SpanDraft(OperandList &operands) : ok_(operands.ok()), event_(tracer::Recorder::copy(operands.view())) {
+  for (const tracer::TensorView &view : operands.tensors())
+    buffers_.push_back(BufferRef::retain(static_cast<Buffer *>(view.storage)));
+}
+
+bool SpanDraft::complete(const SpanRange &range, const std::vector<bool> &required) {
+  if (!ok_)
+    return false;
+  span->first = range.first;
+  span->count = range.count;
+  std::vector<graph::Operand> inputs;
+  for (uint32_t i = 0; i < buffers_.size(); ++i) {
+    Buffer *buffer = buffers_[i].get();
+    bool bound = buffer && buffer->epoch == range.run->binding.epoch;
+    if (!bound && (buffer || !required[i]))
+      continue;
+    kept_.push_back(i);
+    inputs.push_back(event_->inputs[i]);
+    span->call.inputs.push_back({bound ? buffer->slot : kNever, kNever});
+  }
+  event_->inputs = std::move(inputs);
+  event_->args[0].count = uint32_t(event_->inputs.size());
+  span->call.event = event_;
+  span->call.scalarFeeds.assign(1, kNever);
+  return closed(range);
+}
+
+bool SpanDraft::closed(const SpanRange &range) const {
+  const graph::Segment &segment = range.segment->segment();
+  auto known = [&](const graph::SlotRef &ref) {
+    if (ref.offsetFeed != kNever)
+      return false;
+    if (ref.slot == kNever || segment.slots[ref.slot].firstUse < range.first || madeIn(range, ref.slot))
+      return true;
+    return std::any_of(span->call.inputs.begin(), span->call.inputs.end(),
+                       [&](auto &input) { return input.slot == ref.slot; });
+  };
+  for (uint32_t i = range.first; i < range.first + range.count; ++i)
+    if (const auto &inputs = segment.events[i].inputs; !std::all_of(inputs.begin(), inputs.end(), known))
+      return false;
+  return true;
+}
+
+} // namespace terra::frontend

@@ -1,0 +1,61 @@
+// What learning and recognising spans of many tensors have in common: backwards and optimizers.
+#pragma once
+
+#include "frontend/torch/Storage.h"
+#include "runtime/BufferRef.h"
+#include "runtime/Session.h"
+
+#include <vector>
+
+namespace terra::frontend {
+
+/// A call of one list of tensors, as the cursor sees it.
+class OperandList {
+public:
+  explicit OperandList(const graph::Op &op) : op_(op) {}
+
+  /// Undefined tensors are operands too.
+  void add(const at::Tensor &tensor);
+  /// Only the storage counts.
+  void add(const c10::Storage &storage);
+  /// False when something was not a plain tensor on memory of PyTorch's own.
+  bool ok() const { return ok_; }
+  const std::vector<tracer::TensorView> &tensors() const { return tensors_; }
+  tracer::CallView view();
+  /// The storages belong to the region from now on.
+  void markTouched(uint64_t region) const;
+
+private:
+  const graph::Op &op_;
+  bool ok_ = true;
+  std::vector<tracer::TensorView> tensors_;
+  tracer::ArgView arg_;
+};
+
+/// A slot that events of the range make.
+bool madeIn(const runtime::SpanRange &range, uint32_t slot);
+
+/// Completes a span over `range` for a call that was described before it ran: operands that no event touched are dropped, and
+/// `keep(i)` is told which stay. False when the events touch something that comes neither from the operands nor from
+/// earlier in the segment nor from themselves, or when a storage offset varies.
+class SpanDraft {
+public:
+  explicit SpanDraft(OperandList &operands);
+  bool complete(const runtime::SpanRange &range, const std::vector<bool> &required);
+  const std::vector<uint32_t> &kept() const { return kept_; }
+
+  std::shared_ptr<runtime::Span> span = std::make_shared<runtime::Span>();
+
+private:
+  bool closed(const runtime::SpanRange &range) const;
+
+  bool ok_;
+  std::shared_ptr<graph::Event> event_;
+  std::vector<runtime::BufferRef> buffers_;
+  std::vector<uint32_t> kept_;
+};
+
+/// Some event of the range takes a scalar that varies from run to run.
+bool hasScalarFeeds(const runtime::SpanRange &range);
+
+} // namespace terra::frontend

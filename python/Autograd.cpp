@@ -1,0 +1,108 @@
+#include "python/Bindings.h"
+
+#include "frontend/torch/Backward.h"
+
+#include <torch/csrc/autograd/python_cpp_function.h>
+#include <torch/csrc/autograd/python_function.h>
+#include <torch/csrc/autograd/python_variable.h>
+
+#include <map>
+#include <string>
+
+namespace py = pybind11;
+
+namespace terra::python {
+
+namespace {
+
+at::Tensor tensorOf(const py::object &object) {
+  return object.is_none() ? at::Tensor() : THPVariable_Unpack(object.ptr());
+}
+
+struct Watched {
+  std::shared_ptr<frontend::BackwardLearner> learner;
+};
+
+/// True: the backward was recognised. None: run it. Otherwise run it and give what was returned to `backward_ran`.
+py::object backward(const py::object &root, const py::object &gradient, bool retainGraph) {
+  if (!THPVariable_CheckExact(root.ptr()) || !(gradient.is_none() || THPVariable_Check(gradient.ptr())))
+    return py::none();
+  frontend::BackwardOutcome outcome = frontend::beginBackward(tensorOf(root), tensorOf(gradient), retainGraph);
+  if (outcome.recognised)
+    return py::bool_(true);
+  return outcome.learner ? py::cast(Watched{std::move(outcome.learner)}) : py::none();
+}
+
+/// The engine is about to run on `roots`.
+bool beginEngine(const py::object &roots) {
+  std::vector<at::Tensor> tensors;
+  for (py::handle root : roots)
+    if (THPVariable_Check(root.ptr()))
+      tensors.push_back(THPVariable_Unpack(root.ptr()));
+  frontend::showHistory(tensors);
+  return frontend::excludeAbove(true);
+}
+
+/// Attributes of a CallNode's Python object are those of eager's node.
+PyObject *nodeAttribute(PyObject *self, PyObject *name) {
+  auto &node = *reinterpret_cast<torch::autograd::THPCppFunction *>(self)->cdata;
+  auto *call = dynamic_cast<frontend::CallNode *>(&node);
+  const char *text = PyUnicode_AsUTF8(name);
+  if (!call || !call->materialized() || !text || std::string_view(text).starts_with("__"))
+    return PyObject_GenericGetAttr(self, name);
+  for (uint32_t i = 0; i < call->num_outputs(); ++i)
+    if (call->eagerNode(i)) {
+      py::object eager = py::reinterpret_steal<py::object>(torch::autograd::functionToPyObject(call->eagerNode(i)));
+      return PyObject_GetAttr(eager.ptr(), name);
+    }
+  return PyObject_GenericGetAttr(self, name);
+}
+
+/// A subclass of PyTorch's class for C++ nodes, with the name of eager's node. One a name, never freed.
+PyTypeObject *nodeType(PyTypeObject *base, const std::string &name) {
+  static auto &types = *new std::map<std::string, PyTypeObject *>();
+  PyTypeObject *&type = types[name];
+  if (!type) {
+    PyType_Slot slots[] = {{Py_tp_getattro, reinterpret_cast<void *>(&nodeAttribute)}, {0, nullptr}};
+    PyType_Spec spec = {(new std::string("torch.autograd." + name))->c_str(), 0, 0, Py_TPFLAGS_DEFAULT, slots};
+    py::object bases = py::make_tuple(py::handle(reinterpret_cast<PyObject *>(base)));
+    unsigned long flags = std::exchange(base->tp_flags, base->tp_flags | Py_TPFLAGS_BASETYPE);
+    type = reinterpret_cast<PyTypeObject *>(PyType_FromSpecWithBases(&spec, bases.ptr()));
+    base->tp_flags = flags;
+    py::str module("builtins"); // as PyTorch's own
+    if (!type || PyObject_SetAttrString(reinterpret_cast<PyObject *>(type), "__module__", module.ptr()) != 0)
+      throw py::error_already_set();
+  }
+  return type;
+}
+
+/// `tensor.grad_fn` as eager has it. PyTorch keeps a node's Python object as long as the node.
+py::object gradFn(const py::object &tensor) {
+  const at::Tensor &value = THPVariable_Unpack(tensor.ptr());
+  if (!value.grad_fn())
+    return py::none();
+  std::vector<py::object> shown;
+  for (frontend::CallNode *call : frontend::showHistory({value})) {
+    shown.push_back(py::reinterpret_steal<py::object>(torch::autograd::functionToPyObject(call->getptr())));
+    PyTypeObject *type = Py_TYPE(shown.back().ptr());
+    if (type->tp_getattro != &nodeAttribute) {
+      PyTypeObject *named = nodeType(type, call->name());
+      Py_INCREF(named);
+      Py_SET_TYPE(shown.back().ptr(), named);
+    }
+  }
+  return py::reinterpret_steal<py::object>(torch::autograd::functionToPyObject(value.grad_fn()));
+}
+
+} // namespace
+
+void bindAutograd(py::module_ &module) {
+  py::class_<Watched>(module, "WatchedBackward");
+  module.def("backward", &backward);
+  module.def("backward_ran", [](const Watched &watched) { frontend::finishBackward(*watched.learner); });
+  module.def("begin_engine", &beginEngine);
+  module.def("end_engine", [](bool before) { frontend::excludeAbove(before); });
+  module.def("grad_fn", &gradFn);
+}
+
+} // namespace terra::python

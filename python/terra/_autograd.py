@@ -1,0 +1,79 @@
+"""Backwards that Terra knows are one event; all others go through PyTorch's engine."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.autograd.graph
+
+from terra import _C
+
+
+def _engine(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def run(t_outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        before = _C.begin_engine(t_outputs)
+        try:
+            return original(t_outputs, *args, **kwargs)
+        finally:
+            _C.end_engine(before)
+
+    return run
+
+
+def _watched_by_modes() -> bool:
+    """Somebody wants to see every function that is called inside."""
+    return torch._C._len_torch_function_stack() > 0
+
+
+def _tensor_backward(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def backward(
+        self: Any, gradient: Any = None, retain_graph: Any = None, create_graph: Any = False, inputs: Any = None
+    ) -> None:
+        if create_graph or inputs is not None or _watched_by_modes():
+            return original(self, gradient, retain_graph, create_graph, inputs)
+        watched = _C.backward(self, gradient, bool(retain_graph))
+        if watched is not True:
+            original(self, gradient, retain_graph, create_graph, inputs)
+            if watched is not None:
+                _C.backward_ran(watched)
+        return None
+
+    return backward
+
+
+def _module_backward(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def backward(
+        tensors: Any,
+        grad_tensors: Any = None,
+        retain_graph: Any = None,
+        create_graph: Any = False,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        simple = isinstance(tensors, torch.Tensor) and isinstance(grad_tensors, (torch.Tensor, type(None)))
+        if not simple or create_graph or args or _watched_by_modes() or any(value is not None for value in kwargs.values()):
+            return original(tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs)
+        watched = _C.backward(tensors, grad_tensors, bool(retain_graph))
+        if watched is not True:
+            original(tensors, grad_tensors, retain_graph, create_graph)
+            if watched is not None:
+                _C.backward_ran(watched)
+        return None
+
+    return backward
+
+
+def install() -> None:
+    engine = _engine(torch.autograd.graph._engine_run_backward)
+    torch.autograd.graph._engine_run_backward = engine
+    torch.autograd._engine_run_backward = engine  # imported by name
+    torch.autograd.backward = _module_backward(torch.autograd.backward)
+    torch.Tensor.backward = _tensor_backward(torch.Tensor.backward)  # type: ignore[method-assign]
+    base = torch._C.TensorBase.grad_fn
+    torch.Tensor.grad_fn = property(_C.grad_fn, base.__set__, base.__delete__, base.__doc__)  # type: ignore[assignment]

@@ -1,0 +1,57 @@
+"""Steps of PyTorch's optimizers that Terra knows are one event; all others run operation by operation."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.optim import optimizer as _base
+
+from terra import _C
+
+# By exact class: a subclass may do anything.
+_KINDS: dict[type, str] = {torch.optim.SGD: "SGD", torch.optim.Adam: "Adam", torch.optim.AdamW: "Adam"}
+
+
+def _plain(optimizer: Any) -> bool:
+    """Nobody watches the step, and nothing scales it."""
+    return not (
+        optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or _base._global_optimizer_pre_hooks
+        or _base._global_optimizer_post_hooks
+        or torch._C._len_torch_function_stack()
+        or torch.autograd._profiler_enabled()
+        or "grad_scale" in optimizer.__dict__
+        or "found_inf" in optimizer.__dict__
+    )
+
+
+def _step(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        kind = _KINDS.get(type(self))
+        if kind is None or args or kwargs or not _C.co_executing() or not _plain(self):
+            return original(self, *args, **kwargs)
+        watched = _C.optimizer_step(self, kind)
+        if watched is True:
+            return None
+        result = original(self)
+        if watched is not None:
+            _C.optimizer_ran(watched)
+        return result
+
+    step.hooked = True  # type: ignore[attr-defined]
+    return step
+
+
+def install() -> None:
+    for kind in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
+        if "step" not in vars(kind):
+            continue  # inherited from one that is patched
+        original = kind.step
+        if not getattr(original, "hooked", False):  # what PyTorch does when the first instance is made
+            original = torch.optim.Optimizer.profile_hook_step(original)
+        kind.step = _step(original)  # type: ignore[method-assign]

@@ -1,0 +1,128 @@
+// Recognising several events at once, and learning from a walk which events belong to one call.
+#include "runtime/Session.h"
+
+namespace terra::runtime {
+
+using graph::kNever;
+using graph::NodeId;
+using tracer::CallView;
+
+void Session::spansNext(const graph::Op *op, std::vector<SpanCandidate> &candidates) const {
+  candidates.clear();
+  if (mode_ != Mode::CoExecuting)
+    return;
+  auto add = [&](const std::shared_ptr<CompiledSegment> &segment, uint32_t position) {
+    for (const auto &span : segment->spansAt(position))
+      if (span->call.event->op == op)
+        candidates.push_back({segment, span});
+  };
+  if (run_ && !run_->recognisedAll)
+    return add(run_->compiled, position_ + 1);
+  for (NodeId next : graph_[last_].next)
+    if (const std::shared_ptr<CompiledSegment> &segment = program_.at(next))
+      add(segment, 0);
+}
+
+bool Session::enterSpan(const SpanCandidate &candidate, const CallView &call) {
+  const Span &span = *candidate.span;
+  auto within = [&](int64_t event) {
+    return event >= int64_t(regionEvents_) && event < int64_t(regionEvents_ + span.count);
+  };
+  // A test wants the events one by one here.
+  if (within(forceDivergenceAt))
+    return false;
+  throwIfFailed();
+  if (mode_ != Mode::CoExecuting)
+    return false;
+  bool inside = run_ && !run_->recognisedAll;
+  ++regionEvents_;
+  if (inside) {
+    bool here = run_->compiled == candidate.segment && position_ + 1 == span.first;
+    if (!here || !tracer::matchSpan(run_->segment(), span.call, call, run_->binding)) {
+      --regionEvents_;
+      return false;
+    }
+    holdBound();
+  } else {
+    auto match = [&](tracer::Binding &binding) {
+      return tracer::matchSpan(candidate.segment->segment(), span.call, call, binding);
+    };
+    if (!startRun(candidate.segment, match)) {
+      --regionEvents_;
+      return false;
+    }
+  }
+  regionEvents_ += span.count - 1;
+  position_ = span.last();
+  last_ = run_->compiled->nodes()[position_];
+  // What the call drops is dead when its last event's instructions are enqueued.
+  runtime_.eventIndex.store(position_ - 1, std::memory_order_relaxed);
+  return true;
+}
+
+void Session::leaveSpan(const Span &span) {
+  if (run_->deaths)
+    for (uint32_t event = span.first; event <= span.last(); ++event)
+      for (const graph::SlotRef &result : run_->segment().events[event].results)
+        if (result.slot != kNever && !run_->segment().slots[result.slot].external && !run_->buffers[result.slot])
+          (*run_->deaths)[result.slot].store(span.last(), std::memory_order_relaxed);
+  advance();
+}
+
+void Session::noteRunStart() {
+  constexpr size_t kRemembered = 64;
+  if (!runtime_.sequence)
+    return;
+  runStarts_.push_back({runtime_.sequence(), run_->compiled});
+  if (runStarts_.size() > kRemembered)
+    runStarts_.pop_front();
+}
+
+std::optional<Session::RunPlace> Session::runAt(uint64_t sequence) const {
+  for (size_t ago = 0; ago < runStarts_.size(); ++ago)
+    if (const RunStart &start = runStarts_[runStarts_.size() - 1 - ago]; start.sequence <= sequence)
+      return RunPlace{ago, sequence - start.sequence, start.segment.get()};
+  return std::nullopt;
+}
+
+void Session::lend(uint32_t slot, Buffer *buffer) {
+  promise(slot, buffer);
+  run_->binding.bound.clear();
+}
+
+bool Session::mayLearnSpan() const {
+  SpanMark mark = markSpan();
+  return mark.segment && mark.segment->mayLearnSpan(mark.first);
+}
+
+void Session::refuseSpan(const SpanMark &mark) {
+  if (mark.segment)
+    mark.segment->refuseSpan(mark.first);
+}
+
+SpanMark Session::markSpan() const {
+  SpanMark mark;
+  if (mode_ != Mode::CoExecuting)
+    return mark;
+  mark.inside = run_ && !run_->recognisedAll;
+  mark.run = run_;
+  mark.first = mark.inside ? position_ + 1 : 0;
+  if (mark.inside)
+    mark.segment = run_->compiled;
+  else if (const auto &next = graph_[last_].next; !next.empty())
+    mark.segment = program_.at(next.front());
+  mark.runs = runsStarted_;
+  mark.divergences = stats_.regionsDiverged;
+  return mark;
+}
+
+std::optional<SpanRange> Session::spanSince(const SpanMark &mark) const {
+  bool straight = mode_ == Mode::CoExecuting && run_ && !run_->compiled->gate() &&
+                  mark.divergences == stats_.regionsDiverged &&
+                  (mark.inside ? run_ == mark.run : run_ != mark.run && runsStarted_ == mark.runs + 1);
+  if (!straight || position_ + 1 <= mark.first)
+    return std::nullopt;
+  return SpanRange{run_->compiled, run_.get(), mark.first, position_ + 1 - mark.first};
+}
+
+} // namespace terra::runtime

@@ -1,0 +1,44 @@
+// Several events of a segment recognised by one check: a call above autograd, a backward, an optimizer's step.
+//
+// The events stay what they are: compiled, scheduled and flushed one by one. A span only tells that a call whose operands come from
+// the same slots is going to cause exactly these events, so that nobody has to walk through them. Where a span does not fit, the
+// call goes its long way and its events are matched as ever.
+#pragma once
+
+#include "graph/Segment.h"
+
+#include <cstdint>
+#include <memory>
+
+namespace terra::runtime {
+
+class CompiledSegment;
+class Run;
+
+struct Span {
+  uint32_t first = 0, count = 0; ///< events of the segment
+  /// The call: operands and results with the segment's slots, arguments with the segment's scalar feeds.
+  graph::SegmentEvent call;
+  /// What the frontend needs to make the call's results.
+  std::shared_ptr<const void> host;
+
+  uint32_t last() const { return first + count - 1; }
+};
+
+/// A place in a walk, so that the events recognised since can be found.
+struct SpanMark {
+  std::shared_ptr<Run> run;
+  std::shared_ptr<CompiledSegment> segment; ///< where the next event is expected
+  uint32_t first = 0;
+  bool inside = false; ///< of a segment; otherwise the next event enters one
+  uint64_t runs = 0, divergences = 0;
+};
+
+/// Events that were recognised one by one, all in one segment.
+struct SpanRange {
+  std::shared_ptr<CompiledSegment> segment;
+  Run *run = nullptr;
+  uint32_t first = 0, count = 0;
+};
+
+} // namespace terra::runtime
