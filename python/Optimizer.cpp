@@ -2,8 +2,8 @@
 // `param_groups` or `state` counts at the next step.
 #include "python/Bindings.h"
 
-#include "frontend/torch/OptimizerFormula.h"
 #include "frontend/torch/Hook.h"
+#include "frontend/torch/OptimizerFormula.h"
 #include "frontend/torch/OptimizerStep.h"
 
 #include <torch/csrc/autograd/python_variable.h>
@@ -113,7 +113,8 @@ public:
 
 private:
   struct Entry {
-    PyObject *parameter = nullptr, *dict = nullptr, *value = nullptr; ///< borrowed: an equal version means an unchanged dictionary
+    PyObject *parameter = nullptr, *dict = nullptr,
+             *value = nullptr; ///< borrowed: an equal version means an unchanged dictionary
     uint64_t version = 0;
   };
 
@@ -256,8 +257,8 @@ private:
     const at::Tensor &count = tensorOf(item(state, names().step));
     if (!frontend::isRealCount(count))
       throw Unusual();
-    double step = count.scalar_type() == at::kFloat ? double(float(frontend::countOf(count)) + 1)
-                                                    : frontend::countOf(count) + 1;
+    double step =
+        count.scalar_type() == at::kFloat ? double(float(frontend::countOf(count)) + 1) : frontend::countOf(count) + 1;
     if (step != step_) { // most parameters have made the same number of steps
       computed_.clear();
       frontend::adamScalars(options_, step, computed_);

@@ -46,6 +46,8 @@ py::dict stats(const Session &session) {
   result["regions_failed"] = s.regionsFailed;
   result["events"] = s.events;
   result["gates"] = s.gates;
+  result["spans"] = s.spans;
+  result["span_events"] = s.spanEvents;
   result["survivors"] = s.survivors;
   result["skeleton_seconds"] = s.skeletonSeconds;
   result["wait_seconds"] = s.waitSeconds;
@@ -64,6 +66,11 @@ py::dict describe(const runtime::CompiledSegment &segment) {
   for (const graph::SegmentEvent &e : segment.segment().events)
     events.append(py::make_tuple(std::string(e.event->name()), e.event->location, e.event->gate));
   result["events"] = events;
+  py::list spans;
+  for (uint32_t event = 0; event < segment.segment().events.size(); ++event)
+    for (const auto &span : segment.spansAt(event))
+      spans.append(py::make_tuple(span->first, span->count, std::string(span->call.event->name())));
+  result["spans"] = spans;
   result["nodes"] = segment.nodes();
   result["walks"] = segment.walks();
   result["compiled"] = segment.compiled();

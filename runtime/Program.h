@@ -51,6 +51,9 @@ public:
   bool mayLearnSpan(uint32_t event) const { return event < attempts_.size() && attempts_[event] < 6; }
   void refuseSpan(uint32_t event) { attempts_[event] += 2; }
 
+  /// How many regions had been co-executed when the last one came through here.
+  uint64_t lastRegion = 0;
+
   uint64_t walks() const { return totalWalks_; }
   void countWalk() { ++totalWalks_; }
 

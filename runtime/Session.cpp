@@ -130,7 +130,8 @@ bool Session::enterSegment(const CallView &call) {
   for (NodeId next : graph_[last_].next) {
     const std::shared_ptr<CompiledSegment> &segment = program_.at(next);
     if (segment && segment->segment().events[0].event->op == call.op &&
-        startRun(segment, [&](tracer::Binding &binding) { return tracer::match(segment->segment(), 0, call, binding); })) {
+        startRun(segment,
+                 [&](tracer::Binding &binding) { return tracer::match(segment->segment(), 0, call, binding); })) {
       last_ = next;
       return true;
     }
@@ -152,6 +153,7 @@ bool Session::startRun(const std::shared_ptr<CompiledSegment> &segment, const Ma
   position_ = 0;
   ++runsStarted_;
   run_->compiled = segment;
+  segment->lastRegion = stats_.regionsCoexecuted;
   noteRunStart();
   if (segment->gate()) {
     run_->recognisedAll = true;
@@ -283,6 +285,7 @@ void Session::diverge(const std::string &reason) {
   if (mode_ != Mode::CoExecuting)
     return;
   flush();
+  stable_ = 0;
   ++stats_.regionsDiverged;
   ++divergences_[reason];
   bool inside = run_ && !run_->recognisedAll;
@@ -342,6 +345,8 @@ void Session::exit(bool raised) {
     if (whole) {
       ++stats_.regionsCoexecuted;
       fruitless_ = 0;
+      if (++stable_ == patience_ && hasColdPaths())
+        forgetColdPaths();
       return;
     }
     diverge("the region ended earlier than before");
@@ -370,6 +375,27 @@ void Session::merge() {
     program_.rebuild(graph_);
   recorder_.clear();
   left_.reset();
+}
+
+/// Where a path of the past leaves or joins the one that is taken, segments end: nothing is fused across.
+bool Session::hasColdPaths() const {
+  auto segments = program_.segments();
+  return std::any_of(segments.begin(), segments.end(), [&](const auto &segment) {
+    return segment->segment().events[0].event->kind == graph::EventKind::Call &&
+           segment->lastRegion + patience_ <= stats_.regionsCoexecuted;
+  });
+}
+
+/// Starts over: the next region is recorded as one straight path. The first step of an optimizer that makes its state is never seen
+/// again, but would cut every later step in two. Patience grows, so that paths that come back now and then are kept.
+void Session::forgetColdPaths() {
+  graph_ = TraceGraph();
+  program_ = {};
+  loopHeads_.clear();
+  run_.reset();
+  last_ = TraceGraph::kStart;
+  stable_ = 0;
+  patience_ *= 16;
 }
 
 void Session::endRegion() {

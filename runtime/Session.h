@@ -22,6 +22,7 @@ struct SessionOptions {
 struct SessionStats {
   uint64_t regionsRecorded = 0, regionsCoexecuted = 0, regionsDiverged = 0, regionsFailed = 0, events = 0, gates = 0;
   uint64_t survivors = 0;
+  uint64_t spans = 0, spanEvents = 0; ///< calls recognised as a whole, and the events that they stand for
   double skeletonSeconds = 0, waitSeconds = 0;
 };
 
@@ -133,6 +134,8 @@ private:
   bool rejoin(const tracer::CallView &call);
   void coexecuteFrom(graph::NodeId last);
   void limitRunAhead();
+  bool hasColdPaths() const;
+  void forgetColdPaths();
   void compile(const std::shared_ptr<CompiledSegment> &segment);
   void throwIfFailed();
   void endRegion();
@@ -147,9 +150,9 @@ private:
   std::shared_ptr<CompileStats> compileStats_ = std::make_shared<CompileStats>();
 
   Mode mode_ = Mode::Idle;
-  std::shared_ptr<Run> run_;   ///< being walked, or just walked
+  std::shared_ptr<Run> run_; ///< being walked, or just walked
   std::shared_ptr<Run> spare_; ///< a candidate that did not match
-  uint32_t position_ = 0;      ///< last recognised event of `run_`
+  uint32_t position_ = 0; ///< last recognised event of `run_`
   graph::NodeId last_ = graph::TraceGraph::kStart; ///< last node of the graph that was passed
   std::shared_ptr<CompiledSegment> left_; ///< the segment in which recording began
   tracer::MatchResult mismatch_;
@@ -164,9 +167,11 @@ private:
   };
   std::deque<RunStart> runStarts_; ///< of this region, the last ones
   double enteredAt_ = 0, waitedAtEnter_ = 0;
-  uint32_t fruitless_ = 0;      ///< recordings in a row
+  uint32_t fruitless_ = 0; ///< recordings in a row
+  uint64_t stable_ = 0; ///< co-executed regions in a row
+  uint64_t patience_ = 8; ///< so many, and paths that nobody takes are forgotten
   std::vector<graph::NodeId> loopHeads_; ///< where a loop inside a region begins its next turn
-  size_t nextLoopCheck_ = 0;    ///< length of the recording at which it is searched for repetition
+  size_t nextLoopCheck_ = 0; ///< length of the recording at which it is searched for repetition
 };
 
 } // namespace terra::runtime

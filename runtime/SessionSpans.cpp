@@ -52,6 +52,8 @@ bool Session::enterSpan(const SpanCandidate &candidate, const CallView &call) {
       return false;
     }
   }
+  ++stats_.spans;
+  stats_.spanEvents += span.count;
   regionEvents_ += span.count - 1;
   position_ = span.last();
   last_ = run_->compiled->nodes()[position_];

@@ -29,8 +29,7 @@ void fallThrough(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack 
 
 /// Operators whose calls may be spans: of PyTorch itself, with tensors in and new tensors out.
 bool eligible(const OpEntry &entry) {
-  if (entry.route != Route::Event || !entry.builtin || entry.op.has(graph::kOpGate) ||
-      entry.op.has(graph::kOpViewOnly))
+  if (entry.route != Route::Event || !entry.builtin || entry.op.has(graph::kOpGate) || entry.op.has(graph::kOpViewOnly))
     return false;
   for (const c10::Argument &argument : entry.handle.schema().arguments())
     if (argument.alias_info() && argument.alias_info()->isWrite())
@@ -64,14 +63,14 @@ class Call {
 public:
   Call(Session &session, const CallBuilder &builder, const Session::SpanCandidate &candidate)
       : session_(session), builder_(builder), candidate_(candidate), span_(*candidate.span), event_(*span_.call.event),
-        host_(*static_cast<const CallSpan *>(span_.host.get())),
-        promiser_(session, span_.call, *host_.call, builder) {}
+        host_(*static_cast<const CallSpan *>(span_.host.get())), promiser_(session, span_.call, *host_.call, builder) {}
 
   void promise(Stack *stack) {
     promiser_.bumpOperands();
     promiser_.share();
     for (auto [slot, bytes] : host_.lent)
-      promiser_.lend(slot, bytes);
+      if (slot != kNever)
+        promiser_.lend(slot, bytes);
     for (uint32_t i = 0; i < event_.results.size(); ++i)
       results_.push_back(promiser_.make(i));
     if (host_.differentiable)
@@ -193,6 +192,8 @@ void noteUninitialised(const c10::IValue &result) {
     learner->addUninitialised(result.toTensor());
 }
 
-TORCH_LIBRARY_IMPL(_, DeferredInit, library) { library.fallback(torch::CppFunction::makeFromBoxedFunction<&hookAbove>()); }
+TORCH_LIBRARY_IMPL(_, DeferredInit, library) {
+  library.fallback(torch::CppFunction::makeFromBoxedFunction<&hookAbove>());
+}
 
 } // namespace terra::frontend

@@ -1,8 +1,8 @@
 // `loss.backward()` as one event.
 #pragma once
 
-#include "frontend/torch/BackwardWalk.h"
 #include "frontend/torch/Above.h"
+#include "frontend/torch/BackwardWalk.h"
 #include "runtime/BufferRef.h"
 
 #include <memory>

@@ -100,8 +100,8 @@ void CallNode::materialize() {
                                       saved ? saved->offset : event.inputs[index].meta.offset);
     if (saved && saved->counter.enabled()) {
       uint32_t now = saved->counter.current_version();
-      tensor.unsafeGetTensorImpl()->set_version_counter(
-          now == saved->version ? saved->counter : c10::VariableVersion(saved->version));
+      tensor.unsafeGetTensorImpl()->set_version_counter(now == saved->version ? saved->counter
+                                                                              : c10::VariableVersion(saved->version));
       if (now != saved->version)
         stale.emplace_back(tensor, now - saved->version);
     }

@@ -27,7 +27,8 @@ struct Kept {
 /// Span::host of a call.
 struct CallSpan {
   std::shared_ptr<HostCall> call;
-  /// External slots that the call fills itself, in uninitialised memory of its own, in order.
+  /// External slots that the call fills itself, in uninitialised memory of its own, with sizes in bytes, in order. kNever: memory
+  /// that no event touches.
   std::vector<std::pair<uint32_t, size_t>> lent;
   bool differentiable = false; ///< some result requires a gradient
   std::vector<bool> resultRequiresGrad;

@@ -67,8 +67,7 @@ void Replay::answer(const OpEntry &entry, const c10::OperatorHandle &op, c10::Di
     c10::impl::ExcludeDispatchKeyGuard guard(kBelowAutograd);
     return op.redispatchBoxed(below(keys), stack);
   }
-  bool expectedCall =
-      next_ < span_.count && segment_.segment().events[span_.first + next_].event->op == &entry.op;
+  bool expectedCall = next_ < span_.count && segment_.segment().events[span_.first + next_].event->op == &entry.op;
   TORCH_CHECK(expectedCall, "terra: ", span_.call.event->name(), " now calls ", entry.op.name,
               ", which it did not when it was recorded");
   const graph::SegmentEvent &expected = segment_.segment().events[span_.first + next_++];
@@ -106,9 +105,11 @@ void Replay::answerUninitialised(const c10::OperatorHandle &op, c10::DispatchKey
               " now makes more memory than when it was recorded");
   c10::impl::ExcludeDispatchKeyGuard guard(kBelowAutograd);
   op.redispatchBoxed(below(keys), stack);
+  uint32_t slot = host_.lent[nextLent_++].first;
+  if (slot == graph::kNever)
+    return;
   at::Tensor real = stack->back().toTensor();
-  at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(sources_.storage(host_.lent[nextLent_++].first),
-                                                               real.key_set(), real.dtype());
+  at::Tensor tensor = at::detail::make_tensor<c10::TensorImpl>(sources_.storage(slot), real.key_set(), real.dtype());
   tensor.unsafeGetTensorImpl()->set_sizes_and_strides(real.sizes(), real.strides(), real.storage_offset());
   stack->back() = tensor;
 }

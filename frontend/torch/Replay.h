@@ -1,8 +1,8 @@
 // A call sent through autograd again, with its inner calls answered from the graph instead of being computed.
 #pragma once
 
-#include "frontend/torch/CallNode.h"
 #include "frontend/torch/CallBuilder.h"
+#include "frontend/torch/CallNode.h"
 
 #include <c10/util/FunctionRef.h>
 

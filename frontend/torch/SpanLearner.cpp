@@ -83,9 +83,10 @@ bool SpanLearner::bindOperands(const SpanRange &range) {
   }
   for (size_t i = 0; i < uninitialised_.size(); ++i) {
     Buffer *buffer = uninitialised_[i].get();
-    if (!buffer || buffer->epoch != range.run->binding.epoch)
-      return false; // never used by an event: what it is for is not known
-    host_->lent.emplace_back(buffer->slot, buffer->bytes());
+    if (!buffer)
+      return false;
+    bool used = buffer->epoch == range.run->binding.epoch;
+    host_->lent.emplace_back(used ? buffer->slot : kNever, buffer->bytes());
   }
   return true;
 }
@@ -168,8 +169,9 @@ bool SpanLearner::closed(const SpanRange &range) const {
   }
   // Memory that the call made for itself must not be memory that the segment knew before.
   return std::all_of(host_->lent.begin(), host_->lent.end(), [&](auto &lent) {
-    return segment.slots[lent.first].external && segment.slots[lent.first].firstUse >= range.first &&
-           segment.slots[lent.first].firstUse < range.first + range.count;
+    return lent.first == kNever ||
+           (segment.slots[lent.first].external && segment.slots[lent.first].firstUse >= range.first &&
+            segment.slots[lent.first].firstUse < range.first + range.count);
   });
 }
 

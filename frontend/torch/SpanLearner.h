@@ -1,8 +1,8 @@
 // A call above autograd that goes its long way is watched: the events that it caused become a span.
 #pragma once
 
-#include "frontend/torch/CallNode.h"
 #include "frontend/torch/CallBuilder.h"
+#include "frontend/torch/CallNode.h"
 #include "runtime/BufferRef.h"
 
 namespace terra::frontend {
