@@ -1,6 +1,6 @@
-// codegen::compile: the pipeline of passes/, then machine code for the kernels that are new, then the instruction list.
-#include "codegen/Compiler.h"
-
+// The compiler: the pipeline of passes/, then machine code for the kernels that are new, then the instruction list.
+#include "codegen/CompilerEntry.h"
+#include "codegen/cpu/CodePages.h"
 #include "codegen/cpu/KernelCache.h"
 #include "graph/dialect/AtenForm.h"
 #include "graph/dialect/Terra.h"
@@ -15,8 +15,6 @@
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
-
-#include <chrono>
 
 using namespace mlir;
 
@@ -36,6 +34,7 @@ struct Shared {
                         cf::ControlFlowDialect, LLVM::LLVMDialect>();
     registerBuiltinDialectTranslation(context);
     registerLLVMDialectTranslation(context);
+    giveBackCode();
   }
 
   static Shared &get() {
@@ -82,6 +81,7 @@ private:
       return success();
     });
     module_ = passes::importSegment(shared_.context, segment_, deaths_);
+    giveBackCode();
     stage("imported");
     if (!runStage(passes::addFusionStage))
       return nullptr;
@@ -106,7 +106,9 @@ private:
   bool runStage(void (*add)(OpPassManager &)) {
     PassManager pm(&shared_.context);
     add(pm);
-    return succeeded(pm.run(*module_));
+    bool done = succeeded(pm.run(*module_));
+    giveBackCode();
+    return done;
   }
 
   Groups collectGroups() {
@@ -239,32 +241,36 @@ void count(Executable &executable) {
   }
 }
 
-} // namespace
-
-std::shared_ptr<const Executable> compile(const graph::Segment &segment, const graph::Deaths &deaths,
-                                          const CompileOptions &options) {
-  if (options.numerics == Numerics::Exact)
-    return interpretOnly(segment);
-  auto start = std::chrono::steady_clock::now();
+std::shared_ptr<Executable> compileWithLlvm(const graph::Segment &segment, const graph::Deaths &deaths,
+                                            const CompileOptions &options) {
   Shared &shared = Shared::get();
   std::lock_guard lock(shared.mutex);
   std::shared_ptr<Executable> executable = Compilation(shared, segment, deaths, options).run();
+  giveBackCode();
   if (!executable)
-    return interpretOnly(segment);
+    return nullptr;
   if (std::string violation = verify(segment, deaths, executable->instructions); !violation.empty()) {
     if (options.onStage)
       options.onStage("failed", "the instruction list breaks its contract: " + violation);
-    return interpretOnly(segment);
+    return nullptr;
   }
   count(*executable);
-  executable->compileSeconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return executable;
 }
 
-std::vector<std::string> loweredOps() {
+std::vector<std::string> lowered() {
   Shared &shared = Shared::get();
   std::lock_guard lock(shared.mutex);
   return ir::loweredAtenNames(shared.context);
 }
 
+} // namespace
+
 } // namespace terra::codegen
+
+extern "C" const terra::codegen::CompilerEntry *terraCompilerEntry() {
+  using namespace terra::codegen;
+  giveBackCode(); // what loading the library touched
+  static const CompilerEntry entry{kAbiVersion, &compileWithLlvm, &lowered};
+  return &entry;
+}

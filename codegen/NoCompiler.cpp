@@ -1,13 +1,8 @@
-// compile() of a build without LLVM: every event runs through the host's kernels.
-#include "codegen/Compiler.h"
+// A build without LLVM: every event runs through the host's kernels.
+#include "codegen/CompilerEntry.h"
 
 namespace terra::codegen {
 
-std::shared_ptr<const Executable> compile(const graph::Segment &segment, const graph::Deaths &,
-                                          const CompileOptions &) {
-  return interpretOnly(segment);
-}
-
-std::vector<std::string> loweredOps() { return {}; }
+const CompilerEntry *findCompiler(std::string &) { return nullptr; }
 
 } // namespace terra::codegen

@@ -1,8 +1,12 @@
 #include "codegen/cpu/Jit.h"
 
+#include "codegen/cpu/CodePages.h"
+
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Export.h"
+#include "llvm/ADT/StringSet.h"
 #include "llvm/ExecutionEngine/Orc/CompileUtils.h"
 #include "llvm/ExecutionEngine/Orc/ExecutionUtils.h"
 #include "llvm/ExecutionEngine/Orc/JITTargetMachineBuilder.h"
@@ -66,10 +70,10 @@ private:
 
 class LoadedModule : public CodeModule {
 public:
-  LoadedModule(llvm::orc::ResourceTrackerSP tracker, std::map<std::string, KernelFn> symbols)
-      : tracker_(std::move(tracker)), symbols_(std::move(symbols)) {}
+  explicit LoadedModule(llvm::orc::ResourceTrackerSP tracker) : tracker_(std::move(tracker)) {}
   ~LoadedModule() override { llvm::consumeError(tracker_->remove()); }
 
+  void add(const std::string &symbol, KernelFn fn) { symbols_[symbol] = fn; }
   KernelFn find(const std::string &symbol) const override {
     auto it = symbols_.find(symbol);
     return it == symbols_.end() ? nullptr : it->second;
@@ -135,6 +139,54 @@ std::string makeUnique(llvm::Module &module) {
   return prefix;
 }
 
+/// LLVM's memory grows with the module: this many kernels are compiled at a time.
+constexpr size_t kKernelsAtATime = 4;
+
+/// Takes `kernels` and their bodies out of `module`, with copies of everything else that they may refer to.
+mlir::OwningOpRef<mlir::ModuleOp> takeOut(mlir::ModuleOp module, llvm::ArrayRef<std::string> kernels,
+                                          const llvm::StringSet<> &all) {
+  mlir::OwningOpRef<mlir::ModuleOp> part = mlir::ModuleOp::create(module.getLoc());
+  (*part)->setAttrs(module->getAttrDictionary());
+  for (mlir::Operation &op : llvm::make_early_inc_range(*module.getBody())) {
+    auto function = llvm::dyn_cast<mlir::LLVM::LLVMFuncOp>(op);
+    llvm::StringRef name = function ? function.getName() : "";
+    name.consume_back("_body");
+    if (!all.contains(name))
+      part->push_back(op.clone());
+    else if (llvm::is_contained(kernels, name))
+      op.moveBefore(part->getBody(), part->getBody()->end());
+  }
+  return part;
+}
+
+/// Compiles `module` and adds its `symbols` to `loaded`.
+llvm::Error loadPart(Engine &engine, mlir::ModuleOp module, llvm::ArrayRef<std::string> symbols,
+                     const StageCallback &onStage, llvm::orc::ResourceTrackerSP tracker, LoadedModule &loaded) {
+  auto context = std::make_unique<llvm::LLVMContext>();
+  std::unique_ptr<llvm::Module> ir = mlir::translateModuleToLLVMIR(module, *context, "terra");
+  if (!ir)
+    return llvm::createStringError("MLIR could not be translated to LLVM IR");
+  prepare(*ir, *engine.machine);
+  giveBackCode();
+  optimise(*ir, *engine.machine);
+  giveBackCode();
+  if (onStage) {
+    onStage("llvm", irText(*ir));
+    onStage("asm", assembly(*ir, *engine.machine));
+  }
+  std::string prefix = makeUnique(*ir);
+  if (auto e = engine.jit->addIRModule(tracker, llvm::orc::ThreadSafeModule(std::move(ir), std::move(context))))
+    return e;
+  for (const std::string &symbol : symbols) {
+    auto address = engine.jit->lookup(prefix + symbol);
+    if (!address)
+      return address.takeError();
+    loaded.add(symbol, address->toPtr<KernelFn>());
+  }
+  giveBackCode();
+  return llvm::Error::success();
+}
+
 } // namespace
 
 std::shared_ptr<CodeModule> loadModule(mlir::ModuleOp module, const std::vector<std::string> &symbols,
@@ -143,35 +195,20 @@ std::shared_ptr<CodeModule> loadModule(mlir::ModuleOp module, const std::vector<
   error = engine.error;
   if (!error.empty())
     return nullptr;
-  auto context = std::make_unique<llvm::LLVMContext>();
-  std::unique_ptr<llvm::Module> ir = mlir::translateModuleToLLVMIR(module, *context, "terra");
-  if (!ir) {
-    error = "MLIR could not be translated to LLVM IR";
-    return nullptr;
-  }
-  prepare(*ir, *engine.machine);
-  optimise(*ir, *engine.machine);
-  if (onStage) {
-    onStage("llvm", irText(*ir));
-    onStage("asm", assembly(*ir, *engine.machine));
-  }
-  std::string prefix = makeUnique(*ir);
+  giveBackCode();
+  llvm::StringSet<> all;
+  all.insert(symbols.begin(), symbols.end());
   auto tracker = engine.jit->getMainJITDylib().createResourceTracker();
-  if (auto e = engine.jit->addIRModule(tracker, llvm::orc::ThreadSafeModule(std::move(ir), std::move(context)))) {
-    error = llvm::toString(std::move(e));
-    return nullptr;
-  }
-  std::map<std::string, KernelFn> addresses;
-  for (const std::string &symbol : symbols) {
-    auto address = engine.jit->lookup(prefix + symbol);
-    if (!address) {
-      error = llvm::toString(address.takeError());
-      llvm::consumeError(tracker->remove());
+  auto loaded = std::make_shared<LoadedModule>(tracker);
+  for (llvm::ArrayRef<std::string> rest = symbols; !rest.empty();) {
+    auto now = rest.take_front(kKernelsAtATime);
+    rest = rest.drop_front(now.size());
+    if (auto e = loadPart(engine, *takeOut(module, now, all), now, onStage, tracker, *loaded)) {
+      error = llvm::toString(std::move(e));
       return nullptr;
     }
-    addresses[symbol] = address->toPtr<KernelFn>();
   }
-  return std::make_shared<LoadedModule>(std::move(tracker), std::move(addresses));
+  return loaded;
 }
 
 } // namespace terra::codegen

@@ -16,19 +16,65 @@ def package():
     return pathlib.Path(terra.__file__).parent
 
 
+def exported(library):
+    command = ["nm", "-D", "--defined-only", "--format=posix", package() / library]
+    return [line.split()[0] for line in subprocess.check_output(command, text=True).splitlines()]
+
+
 def test_core_library_exports_nothing_but_terra():
-    """Else another LLVM in the process (torch's, triton's) could be bound to ours."""
-    library = package() / "libterra_core.so"
-    listing = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True).stdout
-    symbols = [line.split()[-1] for line in listing.splitlines()]
+    """Else another library in the process could be bound to what ours contains."""
+    symbols = exported("libterra_core.so")
     assert len(symbols) > 50
     assert [symbol for symbol in symbols if "5terra" not in symbol] == []
+
+
+def test_compiler_library_exports_its_entry_only():
+    """LLVM is inside it."""
+    assert exported("libterra_compiler.so") == ["terraCompilerEntry"]
+
+
+def test_compiler_is_opened_when_the_first_compilation_is_due():
+    code = """
+import torch, terra
+def opened():
+    return "libterra_compiler" in open("/proc/self/maps").read()
+exact, fast = (terra.function(numerics=n)(lambda x: x.sin() + 1) for n in ("exact", "fast"))
+for _ in range(6):
+    exact(torch.ones(8))
+exact.wait_compiled()
+assert not opened()
+for _ in range(6):
+    fast(torch.ones(8))
+fast.wait_compiled()
+assert opened() and fast.stats()["kernels_compiled"] > 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_missing_or_foreign_compiler_leaves_everything_to_the_host(tmp_path):
+    folder = tmp_path / "terra"
+    shutil.copytree(package(), folder, ignore=shutil.ignore_patterns("libterra_compiler.so"))
+    code = """
+import torch, terra
+f = terra.function(lambda x: x.sin() + 1)
+for _ in range(6):
+    assert torch.equal(f(torch.ones(8)), torch.ones(8).sin() + 1)
+f.wait_compiled()
+assert f.stats()["regions_coexecuted"] > 0 and f.stats()["kernels_compiled"] == 0
+assert "the compiler cannot be opened" in terra.explain(f), terra.explain(f)
+"""
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, timeout=120, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}
+    )
 
 
 def test_module_does_not_bring_a_second_openmp_or_llvm():
     module = next(package().glob("_C*.so"))
     needed = subprocess.run(
-        ["readelf", "-d", module, package() / "libterra_core.so"], capture_output=True, text=True, check=True
+        ["readelf", "-d", module, package() / "libterra_core.so", package() / "libterra_compiler.so"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert "libterra_core.so" in needed
     assert not [word for word in ("libgomp", "libomp", "libLLVM", "libMLIR", "libstdc++fs") if word in needed]
