@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
+import terra
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-import terra
 
 
 class Net(nn.Module):
