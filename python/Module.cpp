@@ -7,4 +7,6 @@ PYBIND11_MODULE(_C, module) {
   terra::python::bindAutograd(module);
   terra::python::bindOptimizer(module);
   terra::python::bindDump(module);
+  terra::python::bindModuleCall(module);
+  terra::python::bindGradients(module);
 }

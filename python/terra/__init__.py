@@ -8,7 +8,7 @@ from terra import _versions
 
 _versions.check()
 
-from terra import _C, _autograd, _optimizers, _patches, _process  # noqa: E402
+from terra import _C, _autograd, _module, _optimizers, _patches, _process  # noqa: E402
 from terra._dump import dump  # noqa: E402
 from terra._explain import explain  # noqa: E402
 from terra._function import TerraFunction, function  # noqa: E402
@@ -28,5 +28,6 @@ def synchronize() -> None:
 _patches.install()
 _autograd.install()
 _optimizers.install()
+_module.install()
 _process.install()
 del _torch
