@@ -48,14 +48,31 @@ bool hasNoTorchFunction(PyTypeObject *type) {
   return reinterpret_cast<PyObject *>(type) == THPVariableClass || _PyType_Lookup(type, name) == off;
 }
 
-/// A leaf whose `grad` is what C++ knows of it: no subclass, property or __torch_function__ has a say.
-bool isPlainLeaf(PyObject *object) {
+/// `grad` of this class is what C++ knows of it: no subclass, property or __torch_function__ has a say.
+bool hasPlainGrad(PyTypeObject *type) {
   static PyObject *name = intern("grad");
   static PyObject *own = _PyType_Lookup(reinterpret_cast<PyTypeObject *>(THPVariableClass), name);
-  PyTypeObject *type = Py_TYPE(object);
-  return THPVariable_Check(object) && hasObjectGetattribute(type) && hasNoTorchFunction(type) &&
-         _PyType_Lookup(type, name) == own && THPVariable_Unpack(object).is_leaf();
+  return hasObjectGetattribute(type) && hasNoTorchFunction(type) && _PyType_Lookup(type, name) == own;
 }
+
+/// Tells parameters from other things, asking once for each class in a row.
+class LeafCheck {
+public:
+  const at::Tensor &operator()(PyObject *object) {
+    if (Py_TYPE(object) != known_) {
+      if (!THPVariable_Check(object) || !hasPlainGrad(Py_TYPE(object)))
+        throw NotPlain();
+      known_ = Py_TYPE(object);
+    }
+    const at::Tensor &tensor = THPVariable_Unpack(object);
+    if (!tensor.is_leaf())
+      throw NotPlain();
+    return tensor;
+  }
+
+private:
+  PyTypeObject *known_ = nullptr;
+};
 
 /// Someone counts or changes what is called: no step may be left out then.
 bool isWatched() {
@@ -81,21 +98,18 @@ void addParameters(PyObject *optimizer, Objects &found) {
 /// The classes whose `parameters()` is known to be a walk over _parameters and _modules.
 class ModuleWalk {
 public:
-  explicit ModuleWalk(PyTypeObject *module) : module_(module) {}
+  explicit ModuleWalk(PyObject *base) : module_(reinterpret_cast<PyTypeObject *>(base)) {}
 
   void add(PyObject *module, Objects &found) {
-    static PyObject *parameters = intern("_parameters"), *modules = intern("_modules"),
-                    *replica = intern("_is_replica");
+    static PyObject *parameters = intern("_parameters"), *modules = intern("_modules");
     if (!seen_.insert(module).second)
       return;
     checkClass(Py_TYPE(module));
-    if (plainAttribute(module, replica))
-      throw NotPlain();
     Py_ssize_t position = 0;
     PyObject *key, *value;
     PyObject *own = plainDict(plainAttribute(module, parameters));
     while (PyDict_Next(own, &position, &key, &value))
-      if (value != Py_None)
+      if (value != Py_None && seen_.insert(value).second)
         found.push_back(value);
     PyObject *children = plainDict(plainAttribute(module, modules));
     position = 0;
@@ -120,31 +134,25 @@ private:
 
   PyTypeObject *module_;
   PyTypeObject *checked_ = nullptr;
-  std::unordered_set<PyObject *> seen_;
+  std::unordered_set<PyObject *> seen_; ///< modules and parameters: each counts once
 };
 
 void clear(const Objects &parameters) {
+  LeafCheck leaf;
+  std::vector<at::Tensor> tensors; // owned while gradients die: that may run anything
   for (PyObject *parameter : parameters)
-    if (!isPlainLeaf(parameter))
-      throw NotPlain();
-  // Strong references while gradients die: that may run anything.
-  std::vector<at::Tensor> tensors;
-  tensors.reserve(parameters.size());
-  for (PyObject *parameter : parameters)
-    if (const at::Tensor &tensor = THPVariable_Unpack(parameter); tensor.grad().defined())
+    if (const at::Tensor &tensor = leaf(parameter); tensor.grad().defined())
       tensors.push_back(tensor);
   for (const at::Tensor &tensor : tensors)
     tensor.mutable_grad().reset();
 }
 
-/// `optimizer.zero_grad()`. False: nothing was done, Python's own code has to.
-bool clearOptimizer(const py::handle &optimizer) {
+/// Runs what may end with NotPlain. False: it did, or someone watches; Python's own code has to do the work.
+template <typename F> bool serve(F work) {
   if (isWatched())
     return false;
   try {
-    Objects found;
-    addParameters(optimizer.ptr(), found);
-    clear(found);
+    work();
     return true;
   } catch (const NotPlain &) {
     PyErr_Clear();
@@ -152,19 +160,68 @@ bool clearOptimizer(const py::handle &optimizer) {
   }
 }
 
-/// `module.zero_grad()`, likewise. `base`: torch.nn.Module.
-bool clearModule(const py::handle &module, const py::handle &base) {
-  if (isWatched())
-    return false;
-  try {
+/// `optimizer.zero_grad()`.
+bool clearOptimizer(const py::handle &optimizer) {
+  return serve([&] {
     Objects found;
-    ModuleWalk(reinterpret_cast<PyTypeObject *>(base.ptr())).add(module.ptr(), found);
+    addParameters(optimizer.ptr(), found);
     clear(found);
-    return true;
-  } catch (const NotPlain &) {
-    PyErr_Clear();
-    return false;
-  }
+  });
+}
+
+/// `module.zero_grad()`. `base`: torch.nn.Module.
+bool clearModule(const py::handle &module, const py::handle &base) {
+  return serve([&] {
+    static PyObject *replica = intern("_is_replica");
+    Objects found;
+    ModuleWalk(base.ptr()).add(module.ptr(), found);
+    if (plainAttribute(module.ptr(), replica))
+      throw NotPlain();
+    clear(found);
+  });
+}
+
+/// `list(module.parameters())`, or None.
+py::object moduleParameters(const py::handle &module, const py::handle &base) {
+  py::object result = py::none();
+  serve([&] {
+    Objects found;
+    ModuleWalk(base.ptr()).add(module.ptr(), found);
+    py::list all(found.size());
+    for (size_t i = 0; i < found.size(); ++i)
+      all[i] = py::reinterpret_borrow<py::object>(found[i]);
+    result = std::move(all);
+  });
+  return result;
+}
+
+/// The gradients of a list or tuple of parameters, if they are plain tensors that foreach operations take together; else
+/// None.
+py::object gradients(const py::handle &parameters) {
+  py::object result = py::none();
+  serve([&] {
+    if (!PyList_CheckExact(parameters.ptr()) && !PyTuple_CheckExact(parameters.ptr()))
+      throw NotPlain();
+    py::list all;
+    at::Tensor first;
+    LeafCheck leaf;
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(parameters.ptr()); ++i) {
+      PyObject *parameter = PySequence_Fast_GET_ITEM(parameters.ptr(), i);
+      const at::Tensor &gradient = leaf(parameter).grad();
+      if (!gradient.defined())
+        continue;
+      if (!first.defined())
+        first = gradient;
+      auto object = py::reinterpret_steal<py::object>(THPVariable_Wrap(gradient));
+      if (reinterpret_cast<PyObject *>(Py_TYPE(object.ptr())) != THPVariableClass ||
+          gradient.device() != first.device() || gradient.dtype() != first.dtype() ||
+          !(gradient.is_cpu() || gradient.is_cuda()))
+        throw NotPlain();
+      all.append(object);
+    }
+    result = std::move(all);
+  });
+  return result;
 }
 
 } // namespace
@@ -172,6 +229,8 @@ bool clearModule(const py::handle &module, const py::handle &base) {
 void bindGradients(py::module_ &module) {
   module.def("clear_optimizer", &clearOptimizer);
   module.def("clear_module", &clearModule);
+  module.def("module_parameters", &moduleParameters);
+  module.def("gradients", &gradients);
 }
 
 } // namespace terra::python

@@ -1,23 +1,20 @@
 """The parts of PyTorch's own Python that run between tensor calls, served by C++ inside regions.
 
-`nn.Module.__call__`, `nn.Module.__getattr__` and `zero_grad` are a third to a half of what is left of a training step
-once its tensor calls are only recognised. Each keeps its meaning: the plain case is served, everything else (hooks,
-overridden methods, tracing, profilers, modes) runs PyTorch's own code. `TERRA_FAST_MODULES` says where: `0` nowhere,
-`1` inside regions (the default), `always` also outside of them.
+`nn.Module.__call__` and `nn.Module.__getattr__`, `zero_grad` and gradient clipping (see `_gradients.py`) are a good
+part of what is left of a training step once its tensor calls are only recognised. Each keeps its meaning: the plain
+case is served, everything else (hooks, overridden methods, tracing, profilers, modes) runs PyTorch's own code.
+`TERRA_FAST_MODULES` says where: `0` nowhere, `1` inside regions (the default), `always` also outside of them.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import types
-from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.autograd.profiler as profiler
 
-from terra import _C
+from terra import _C, _gradients
 
 _PLACES = {"0": "never", "1": "regions", "always": "always"}
 
@@ -40,42 +37,6 @@ _CALL = (
 )
 _GETATTR = ("__dict__", "AttributeError", "type", "__name__")
 _MEMBERS = ("_parameters", "_buffers", "_modules")
-_OPTIMIZER_ZERO_GRAD = (
-    "defaults",
-    "get",
-    "hasattr",
-    "_patch_step_function",
-    "defaultdict",
-    "torch",
-    "autograd",
-    "profiler",
-    "record_function",
-    "_zero_grad_profile_name",
-    "param_groups",
-    "grad",
-    "grad_fn",
-    "detach_",
-    "requires_grad_",
-    "is_sparse",
-    "zero_",
-    "AssertionError",
-    "device",
-    "dtype",
-    "append",
-    "values",
-    "_foreach_zero_",
-)
-_MODULE_ZERO_GRAD = (
-    "getattr",
-    "warnings",
-    "warn",
-    "parameters",
-    "grad",
-    "grad_fn",
-    "detach_",
-    "requires_grad_",
-    "zero_",
-)
 
 
 def _mentions(function: Any, names: tuple[str, ...]) -> bool:
@@ -95,39 +56,6 @@ def _known_module_calls(own: Any) -> bool:
     return names[: len(_CALL)] == _CALL and not any("hook" in n for n in later)
 
 
-def _annotated() -> bool:
-    """Whether a monitor outside of the profiler wants to know what runs."""
-    monitor = getattr(profiler, "_cupti_monitor_module", None)
-    return getattr(monitor, "_monitor_singleton", None) is not None
-
-
-def _patch_optimizer() -> None:
-    original = torch.optim.Optimizer.zero_grad
-    if not _mentions(getattr(original, "__wrapped__", original), _OPTIMIZER_ZERO_GRAD):
-        return
-
-    @functools.wraps(original)
-    def zero_grad(self: torch.optim.Optimizer, set_to_none: bool = True) -> None:
-        if torch.compiler.is_compiling() or set_to_none is not True or _annotated() or not _C.clear_optimizer(self):
-            original(self, set_to_none)
-
-    torch.optim.Optimizer.zero_grad = zero_grad  # type: ignore[method-assign]
-
-
-def _patch_module() -> None:
-    original = torch.nn.Module.zero_grad
-    if not _mentions(original, _MODULE_ZERO_GRAD):
-        return
-    module = torch.nn.Module
-
-    @functools.wraps(original)
-    def zero_grad(self: torch.nn.Module, set_to_none: bool = True) -> None:
-        if torch.compiler.is_compiling() or set_to_none is not True or not _C.clear_module(self, module):
-            original(self, set_to_none)
-
-    torch.nn.Module.zero_grad = zero_grad  # type: ignore[method-assign]
-
-
 def serve(where: str) -> None:
     """Where C++ serves these calls: "never", "regions" or "always"."""
     if where not in _PLACES.values():
@@ -141,9 +69,7 @@ def install() -> None:
         raise ValueError(f"TERRA_FAST_MODULES is {text!r}; it must be one of {', '.join(_PLACES)}")
     if text == "0":
         return
-    own: Callable[..., Any] | Any = torch.nn.Module.__dict__
-    if _known_module_calls(own):
+    if _known_module_calls(torch.nn.Module.__dict__):
         _C.install_module_calls(torch.nn.Module)
-    _patch_optimizer()
-    _patch_module()
+    _gradients.install()
     serve(_PLACES[text])

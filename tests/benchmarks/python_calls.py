@@ -67,6 +67,11 @@ def gradients(count: int = 50) -> list[Work]:
     optimizer = torch.optim.SGD(parameters, lr=0.1)
     values = [torch.ones_like(p) for p in parameters]
 
+    def clip(given) -> None:
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.grad = value
+        nn.utils.clip_grad_norm_(given, 1.0)
+
     def with_gradients(clear: Callable[[], object]) -> Callable[[], object]:
         def action() -> None:
             for parameter, value in zip(parameters, values, strict=True):
@@ -76,9 +81,10 @@ def gradients(count: int = 50) -> list[Work]:
         return action
 
     return [
-        repeated(f"setting {len(values)} gradients (part of the next two)", with_gradients(lambda: None), 100),
+        repeated(f"setting {len(values)} gradients (part of the next three)", with_gradients(lambda: None), 100),
         repeated(f"optimizer.zero_grad(), {len(values)} parameters", with_gradients(optimizer.zero_grad), 100),
         repeated(f"module.zero_grad(), {len(values)} parameters", with_gradients(layers.zero_grad), 100),
+        repeated("clip_grad_norm_(module.parameters())", lambda: clip(layers.parameters()), 20),
     ]
 
 
@@ -139,7 +145,9 @@ def as_samples(name: str, seconds: list[float]) -> harness.Samples:
 
 
 def show(seconds: float) -> str:
-    return f"{seconds * 1e9:.0f} ns" if seconds < 1e-6 else f"{seconds * 1e6:.2f} µs" if seconds < 1e-4 else f"{seconds * 1e6:.0f} µs"
+    if seconds < 1e-6:
+        return f"{seconds * 1e9:.0f} ns"
+    return f"{seconds * 1e6:.2f} µs" if seconds < 1e-4 else f"{seconds * 1e6:.0f} µs"
 
 
 def benchmark(arguments) -> list[dict]:
