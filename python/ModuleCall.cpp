@@ -159,7 +159,8 @@ PyObject *plainForward(PyObject *self, bool &takesSelf) {
     return nullptr;
   const ClassFacts &facts = factsOf(Py_TYPE(self));
   PyObject *dict = dictOf(self);
-  if (!facts.plainCall || !facts.forward || !dict)
+  PyObject *forward = facts.forward;
+  if (!facts.plainCall || !forward || !dict)
     return nullptr;
   for (size_t i = 0; i < names.hooks.size(); ++i)
     if (mayHave(dict, names.hooks[i]) || mayHave(callImplGlobals, names.globalHooks[i]))
@@ -168,7 +169,7 @@ PyObject *plainForward(PyObject *self, bool &takesSelf) {
     return nullptr;
   PyObject *own = PyDict_GetItemWithError(dict, names.forward);
   takesSelf = !own;
-  return Py_NewRef(own ? own : facts.forward);
+  return Py_NewRef(own ? own : forward);
 }
 
 PyObject *callEntry(PyObject *, PyObject *const *args, size_t count, PyObject *keywords) {
