@@ -43,19 +43,32 @@ bool beginEngine(const py::object &roots) {
   return frontend::excludeAbove(true);
 }
 
-/// Attributes of a CallNode's Python object are those of eager's node.
+/// The Python object of the eager node behind a CallNode's; null when there is none.
+py::object eagerObject(PyObject *self) {
+  auto *call =
+      dynamic_cast<frontend::CallNode *>(reinterpret_cast<torch::autograd::THPCppFunction *>(self)->cdata.get());
+  if (call && call->materialized())
+    for (uint32_t i = 0; i < call->num_outputs(); ++i)
+      if (call->eagerNode(i))
+        return py::reinterpret_steal<py::object>(torch::autograd::functionToPyObject(call->eagerNode(i)));
+  return {};
+}
+
+/// Attributes of a CallNode's Python object are those of eager's node. Only a tensor's hooks stay here: what `retain_grad` keeps comes
+/// after them.
 PyObject *nodeAttribute(PyObject *self, PyObject *name) {
-  auto &node = *reinterpret_cast<torch::autograd::THPCppFunction *>(self)->cdata;
-  auto *call = dynamic_cast<frontend::CallNode *>(&node);
   const char *text = PyUnicode_AsUTF8(name);
-  if (!call || !call->materialized() || !text || std::string_view(text).starts_with("__"))
-    return PyObject_GenericGetAttr(self, name);
-  for (uint32_t i = 0; i < call->num_outputs(); ++i)
-    if (call->eagerNode(i)) {
-      py::object eager = py::reinterpret_steal<py::object>(torch::autograd::functionToPyObject(call->eagerNode(i)));
-      return PyObject_GetAttr(eager.ptr(), name);
-    }
-  return PyObject_GenericGetAttr(self, name);
+  bool own = !text || std::string_view(text).starts_with("__") || std::string_view(text) == "_register_hook_dict";
+  py::object eager = own ? py::object() : eagerObject(self);
+  return eager ? PyObject_GetAttr(eager.ptr(), name) : PyObject_GenericGetAttr(self, name);
+}
+
+PyObject *callNode(PyObject *self, PyObject *args, PyObject *kwargs) {
+  py::object eager = eagerObject(self);
+  if (eager)
+    return PyObject_Call(eager.ptr(), args, kwargs);
+  PyErr_SetString(PyExc_RuntimeError, "terra: this node has been released");
+  return nullptr;
 }
 
 /// A subclass of PyTorch's class for C++ nodes, with the name of eager's node. One a name, never freed.
@@ -63,7 +76,9 @@ PyTypeObject *nodeType(PyTypeObject *base, const std::string &name) {
   static auto &types = *new std::map<std::string, PyTypeObject *>();
   PyTypeObject *&type = types[name];
   if (!type) {
-    PyType_Slot slots[] = {{Py_tp_getattro, reinterpret_cast<void *>(&nodeAttribute)}, {0, nullptr}};
+    PyType_Slot slots[] = {{Py_tp_getattro, reinterpret_cast<void *>(&nodeAttribute)},
+                           {Py_tp_call, reinterpret_cast<void *>(&callNode)},
+                           {0, nullptr}};
     PyType_Spec spec = {(new std::string("torch.autograd." + name))->c_str(), 0, 0, Py_TPFLAGS_DEFAULT, slots};
     py::object bases = py::make_tuple(py::handle(reinterpret_cast<PyObject *>(base)));
     unsigned long flags = std::exchange(base->tp_flags, base->tp_flags | Py_TPFLAGS_BASETYPE);
@@ -72,6 +87,12 @@ PyTypeObject *nodeType(PyTypeObject *base, const std::string &name) {
     py::str module("builtins"); // as PyTorch's own
     if (!type || PyObject_SetAttrString(reinterpret_cast<PyObject *>(type), "__module__", module.ptr()) != 0)
       throw py::error_already_set();
+    // PyTorch accepts as nodes what is registered. The tag is nobody's type: CallNodes keep the default class until they are shown.
+    struct Tag {};
+    torch::autograd::registerCppFunction(typeid(Tag), type);
+    py::module_::import("torch.autograd.graph")
+        .attr("Node")
+        .attr("register")(py::handle(reinterpret_cast<PyObject *>(type)));
   }
   return type;
 }

@@ -377,27 +377,6 @@ void Session::merge() {
   left_.reset();
 }
 
-/// Where a path of the past leaves or joins the one that is taken, segments end: nothing is fused across.
-bool Session::hasColdPaths() const {
-  auto segments = program_.segments();
-  return std::any_of(segments.begin(), segments.end(), [&](const auto &segment) {
-    return segment->segment().events[0].event->kind == graph::EventKind::Call &&
-           segment->lastRegion + patience_ <= stats_.regionsCoexecuted;
-  });
-}
-
-/// Starts over: the next region is recorded as one straight path. The first step of an optimizer that makes its state is never seen
-/// again, but would cut every later step in two. Patience grows, so that paths that come back now and then are kept.
-void Session::forgetColdPaths() {
-  graph_ = TraceGraph();
-  program_ = {};
-  loopHeads_.clear();
-  run_.reset();
-  last_ = TraceGraph::kStart;
-  stable_ = 0;
-  patience_ *= 16;
-}
-
 void Session::endRegion() {
   mode_ = Mode::Idle;
   stats_.events += regionEvents_;

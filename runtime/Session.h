@@ -2,32 +2,16 @@
 #pragma once
 
 #include "runtime/Runtime.h"
+#include "runtime/SessionTypes.h"
 #include "tracer/Merge.h"
 #include "tracer/Recorder.h"
 
 #include <deque>
 #include <functional>
-#include <map>
 #include <optional>
 #include <string>
 
 namespace terra::runtime {
-
-struct SessionOptions {
-  codegen::Numerics numerics = codegen::Numerics::Fast;
-  bool preciseErrors = false; ///< every op that can fail on data runs as a gate
-  bool recordOnly = false;    ///< never co-executes (for measuring)
-};
-
-struct SessionStats {
-  uint64_t regionsRecorded = 0, regionsCoexecuted = 0, regionsDiverged = 0, regionsFailed = 0, events = 0, gates = 0;
-  uint64_t survivors = 0;
-  uint64_t spans = 0, spanEvents = 0; ///< calls recognised as a whole, and the events that they stand for
-  double skeletonSeconds = 0, waitSeconds = 0;
-};
-
-/// Why and where the program left the graph, with a count.
-using Divergences = std::map<std::string, uint64_t>;
 
 class Session {
 public:
@@ -59,10 +43,6 @@ public:
   /// The event is complete: publish what it triggers.
   void advance();
 
-  struct SpanCandidate {
-    std::shared_ptr<CompiledSegment> segment;
-    std::shared_ptr<const Span> span;
-  };
   /// The spans of `op` that may come next.
   void spansNext(const graph::Op *op, std::vector<SpanCandidate> &candidates) const;
   /// Recognises all events of a candidate at once when `call` fits it: promise its results, then `leaveSpan`. On failure nothing
@@ -77,12 +57,7 @@ public:
   /// False where calls have been watched in vain before.
   bool mayLearnSpan() const;
   void refuseSpan(const SpanMark &mark);
-  /// Where in the walks of this region the frontend's counter (`Runtime::sequence`) had a value: how many runs ago, in which
-  /// segment, how far after its start. Nothing when it was before the region or too long ago.
-  struct RunPlace {
-    uint64_t runsAgo = 0, offset = 0;
-    const CompiledSegment *segment = nullptr;
-  };
+  /// Nothing when it was before the region or too long ago.
   std::optional<RunPlace> runAt(uint64_t sequence) const;
   bool coExecuting() const { return mode_ == Mode::CoExecuting; }
 
@@ -161,10 +136,6 @@ private:
   uint64_t region_ = 0;
   uint64_t previousRegion_ = 0; ///< last ticket of the region before
   uint64_t regionEvents_ = 0, runsStarted_ = 0;
-  struct RunStart {
-    uint64_t sequence = 0;
-    std::shared_ptr<CompiledSegment> segment;
-  };
   std::deque<RunStart> runStarts_; ///< of this region, the last ones
   double enteredAt_ = 0, waitedAtEnter_ = 0;
   uint32_t fruitless_ = 0; ///< recordings in a row

@@ -1,9 +1,12 @@
 // Loops inside one region: learned while it is being recorded, so that the next turn is co-executed already.
 #include "runtime/Session.h"
 
+#include <algorithm>
+
 namespace terra::runtime {
 
 using graph::NodeId;
+using graph::TraceGraph;
 using tracer::CallView;
 
 /// Long regions are loops: once the recording repeats itself, the loop is learned and the next turn is co-executed.
@@ -45,6 +48,27 @@ void Session::coexecuteFrom(NodeId last) {
   run_.reset();
   last_ = last;
   mode_ = Mode::CoExecuting;
+}
+
+/// Where a path of the past leaves or joins the one that is taken, segments end: nothing is fused across.
+bool Session::hasColdPaths() const {
+  auto segments = program_.segments();
+  return std::any_of(segments.begin(), segments.end(), [&](const auto &segment) {
+    return segment->segment().events[0].event->kind == graph::EventKind::Call &&
+           segment->lastRegion + patience_ <= stats_.regionsCoexecuted;
+  });
+}
+
+/// Starts over: the next region is recorded as one straight path. The first step of an optimizer that makes its state is never seen
+/// again, but would cut every later step in two. Patience grows, so that paths that come back now and then are kept.
+void Session::forgetColdPaths() {
+  graph_ = TraceGraph();
+  program_ = {};
+  loopHeads_.clear();
+  run_.reset();
+  last_ = TraceGraph::kStart;
+  stable_ = 0;
+  patience_ *= 16;
 }
 
 } // namespace terra::runtime

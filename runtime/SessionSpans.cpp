@@ -80,7 +80,7 @@ void Session::noteRunStart() {
     runStarts_.pop_front();
 }
 
-std::optional<Session::RunPlace> Session::runAt(uint64_t sequence) const {
+std::optional<RunPlace> Session::runAt(uint64_t sequence) const {
   for (size_t ago = 0; ago < runStarts_.size(); ++ago)
     if (const RunStart &start = runStarts_[runStarts_.size() - 1 - ago]; start.sequence <= sequence)
       return RunPlace{ago, sequence - start.sequence, start.segment.get()};

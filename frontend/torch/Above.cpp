@@ -61,7 +61,7 @@ bool plainOperands(const CallBuilder &builder) {
 
 class Call {
 public:
-  Call(Session &session, const CallBuilder &builder, const Session::SpanCandidate &candidate)
+  Call(Session &session, const CallBuilder &builder, const runtime::SpanCandidate &candidate)
       : session_(session), builder_(builder), candidate_(candidate), span_(*candidate.span), event_(*span_.call.event),
         host_(*static_cast<const CallSpan *>(span_.host.get())), promiser_(session, span_.call, *host_.call, builder) {}
 
@@ -71,6 +71,8 @@ public:
     for (auto [slot, bytes] : host_.lent)
       if (slot != kNever)
         promiser_.lend(slot, bytes);
+    for (const auto &[slot, buffer] : host_.constants)
+      session_.lend(slot, buffer->get());
     for (uint32_t i = 0; i < event_.results.size(); ++i)
       results_.push_back(promiser_.make(i));
     if (host_.differentiable)
@@ -121,7 +123,7 @@ private:
 
   Session &session_;
   const CallBuilder &builder_;
-  const Session::SpanCandidate &candidate_;
+  const runtime::SpanCandidate &candidate_;
   const Span &span_;
   const graph::Event &event_;
   const CallSpan &host_;
@@ -130,10 +132,10 @@ private:
 };
 
 bool recognise(Session &session, CallBuilder &builder, Stack *stack) {
-  thread_local std::vector<Session::SpanCandidate> candidates;
+  thread_local std::vector<runtime::SpanCandidate> candidates;
   std::lock_guard lock(runtimeInstance().lock());
   session.spansNext(builder.view().op, candidates);
-  for (const Session::SpanCandidate &candidate : candidates) {
+  for (const runtime::SpanCandidate &candidate : candidates) {
     if (!session.enterSpan(candidate, builder.view()))
       continue;
     markTouched(builder);
@@ -190,6 +192,11 @@ bool excludeAbove(bool on) {
 void noteUninitialised(const c10::IValue &result) {
   if (SpanLearner *learner = SpanLearner::current(); learner && result.isTensor())
     learner->addUninitialised(result.toTensor());
+}
+
+void noteConstant(const c10::IValue &result) {
+  if (SpanLearner *learner = SpanLearner::current(); learner && result.isTensor())
+    learner->addConstant(result.toTensor());
 }
 
 TORCH_LIBRARY_IMPL(_, DeferredInit, library) {

@@ -15,6 +15,9 @@ bool excludeAbove(bool on);
 /// Uninitialised memory made inside a call that is being learned.
 void noteUninitialised(const c10::IValue &result);
 
+/// A number made from nothing inside a call that is being learned.
+void noteConstant(const c10::IValue &result);
+
 /// Nothing on this thread but plain eager PyTorch: no autocast, functorch, Python mode, inference mode, tracing, anomaly mode or
 /// saved-tensor hooks.
 bool plainThread();

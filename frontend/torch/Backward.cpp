@@ -109,9 +109,7 @@ bool sameGrads(const BackwardWalk &walk, const BackwardSpan &host) {
 /// The gradients of a recognised backward.
 class Gradients {
 public:
-  Gradients(Session &session, const Span &span) : session_(session), promiser_(session, span.call, call_, builder_) {
-    promiser_.share();
-  }
+  Gradients(Session &session, const Span &span) : promiser_(session, span.call, call_, builder_) { promiser_.share(); }
 
   /// Returns what `.grad` was, to be dropped when no lock is held.
   at::Tensor apply(const at::Tensor &variable, const LeafEffect &effect) {
@@ -119,8 +117,7 @@ public:
     if (effect.kind == LeafEffect::Kind::None)
       return {};
     if (effect.kind == LeafEffect::Kind::InPlace) {
-      for (uint32_t i = 0; i < effect.version; ++i)
-        grad.unsafeGetTensorImpl()->bump_version();
+      versions_.add(grad, effect.version);
       return {};
     }
     at::Tensor made = makeTensor(promiser_.storageOf(effect.slot), effect.meta, effect.meta.offset);
@@ -129,17 +126,19 @@ public:
     return std::exchange(grad, std::move(made));
   }
 
+  void moveVersions() { versions_.apply(); }
+
 private:
-  Session &session_;
+  VersionSteps versions_;
   HostCall call_;
   CallBuilder builder_;
   Promiser promiser_;
 };
 
 bool recognise(Session &session, const Request &request, BackwardWalk &walk, std::vector<at::Tensor> &dropped) {
-  thread_local std::vector<Session::SpanCandidate> candidates;
+  thread_local std::vector<runtime::SpanCandidate> candidates;
   session.spansNext(&backwardOp(request.retainGraph), candidates);
-  for (const Session::SpanCandidate &candidate : candidates) {
+  for (const runtime::SpanCandidate &candidate : candidates) {
     const auto &host = *static_cast<const BackwardSpan *>(candidate.span->host.get());
     if (host.signature != walk.signature() || !sameGrads(walk, host))
       continue;
@@ -150,6 +149,7 @@ bool recognise(Session &session, const Request &request, BackwardWalk &walk, std
     Gradients gradients(session, *candidate.span);
     for (size_t i = 0; i < host.effects.size(); ++i)
       dropped.push_back(gradients.apply(walk.leaves()[i]->variable, host.effects[i]));
+    gradients.moveVersions();
     if (!request.retainGraph)
       walk.release();
     session.leaveSpan(*candidate.span);

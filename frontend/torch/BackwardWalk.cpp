@@ -95,6 +95,12 @@ bool BackwardWalk::visitCall(const runtime::Session &session, CallNode &call) {
       return false;
   if (call.materialized())
     return false; // its real nodes may carry hooks
+  // `parameter.data = …`: eager would use the new data.
+  for (size_t i = 0; i < call.saved.size(); ++i)
+    if (const Kept &kept = call.host().kept[i]; kept.itself)
+      if (auto *leaf = dynamic_cast<AccumulateGrad *>(call.operandEdges()[kept.index].function.get());
+          leaf && !leaf->variable.storage().is_alias_of(call.saved[i].storage))
+        return false;
   calls_.push_back(&call);
   signature_.push_back(kCall);
   signature_.push_back(reinterpret_cast<uint64_t>(&call.span()));

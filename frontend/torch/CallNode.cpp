@@ -77,25 +77,32 @@ variable_list CallNode::apply(variable_list &&gradients) {
 
 void CallNode::materialize() {
   const CallSpan &host = this->host();
-  if (materialized_ || (released_ && !host.kept.empty()))
+  if (materialized_)
     return;
+  if (released_ && !host.kept.empty())
+    return describeInputs(); // the engine looks at them before it finds out
   const graph::Event &event = *span_->call.event;
   Placeholders made;
   std::vector<const SavedStorage *> operands(event.inputs.size(), nullptr);
+  std::vector<bool> itself(event.inputs.size(), false);
   for (size_t i = 0; i < host.kept.size(); ++i) {
-    if (host.kept[i].kind == Kept::Kind::Operand)
-      operands[host.kept[i].index] = &saved[i];
-    else
+    if (host.kept[i].kind == Kept::Kind::Made) {
       made.set(host.kept[i].index, saved[i].storage);
+      continue;
+    }
+    operands[host.kept[i].index] = &saved[i];
+    itself[host.kept[i].index] = host.kept[i].itself;
   }
   std::vector<std::pair<at::Tensor, uint32_t>> stale; ///< saved before an in-place write: the engine has to see it
   auto operand = [&](uint32_t index) -> at::Tensor {
     if (span_->call.inputs[index].slot == kNever)
       return {};
     const torch::autograd::Edge &edge = next_edges()[index];
-    if (auto *leaf = dynamic_cast<AccumulateGrad *>(edge.function.get()))
-      return leaf->variable;
     const SavedStorage *saved = operands[index];
+    bool modified = saved && saved->counter.enabled() && saved->counter.current_version() != saved->version;
+    // What is saved as it is sees a later `leaf.data = …`; views of it do not.
+    if (auto *leaf = dynamic_cast<AccumulateGrad *>(edge.function.get()); leaf && itself[index] && !modified)
+      return leaf->variable;
     at::Tensor tensor = operandTensor(event, index, saved ? saved->storage : placeholder(),
                                       saved ? saved->offset : event.inputs[index].meta.offset);
     if (saved && saved->counter.enabled()) {
@@ -128,6 +135,16 @@ void CallNode::materialize() {
   materialized_ = true;
 }
 
+void CallNode::describeInputs() {
+  const graph::Event &event = *span_->call.event;
+  for (uint32_t i = num_inputs(); i < event.results.size(); ++i) {
+    if (host().resultRequiresGrad[i])
+      add_input_metadata(makeTensor(placeholder(), event.results[i].meta, event.results[i].meta.offset));
+    else
+      add_input_metadata(undefined_input());
+  }
+}
+
 std::vector<CallNode *> materializeFrom(c10::ArrayRef<Node *> roots) {
   std::vector<Node *> stack(roots.begin(), roots.end());
   std::unordered_set<Node *> seen;
@@ -156,6 +173,7 @@ bool deriveKept(const runtime::CompiledSegment &segment, const runtime::Span &sp
   for (uint32_t i = 0; i < event.inputs.size(); ++i)
     operands.push_back(placeholder());
   std::vector<NodePtr> nodes;
+  std::vector<at::Tensor> tensors(event.inputs.size());
   {
     auto operand = [&](uint32_t index) -> at::Tensor {
       if (span.call.inputs[index].slot == kNever)
@@ -163,7 +181,7 @@ bool deriveKept(const runtime::CompiledSegment &segment, const runtime::Span &sp
       at::Tensor tensor = operandTensor(event, index, operands[index], event.inputs[index].meta.offset);
       if (event.inputs[index].meta.requiresGrad) // not a leaf: its accumulator would hold it
         torch::autograd::impl::set_gradient_edge(tensor, {makeNode<torch::autograd::Identity>(), 0});
-      return tensor;
+      return tensors[index] = tensor;
     };
     auto storage = [&](uint32_t slot) { return made(slot); };
     std::vector<at::Tensor> results;
@@ -180,14 +198,17 @@ bool deriveKept(const runtime::CompiledSegment &segment, const runtime::Span &sp
       }
   }
   host.name = nodes.front()->name();
-  for (uint32_t i = 0; i < operands.size(); ++i)
+  for (uint32_t i = 0; i < operands.size(); ++i) {
+    bool itself = tensors[i].defined() && tensors[i].use_count() > 1;
+    tensors[i].reset();
     if (operands[i].use_count() > 1)
-      host.kept.push_back({Kept::Kind::Operand, i, kNever});
+      host.kept.push_back({Kept::Kind::Operand, i, kNever, itself});
+  }
   std::unordered_set<uint32_t> seen;
   auto look = [&](uint32_t slot) {
     if (slot == kNever || !seen.insert(slot).second || !made.held(slot))
       return;
-    Kept kept{Kept::Kind::Made, slot, kNever};
+    Kept kept{Kept::Kind::Made, slot, kNever, false};
     for (uint32_t i = 0; i < span.call.results.size(); ++i)
       if (span.call.results[i].slot == slot)
         kept.result = i;

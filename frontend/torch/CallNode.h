@@ -8,6 +8,7 @@
 
 #include "frontend/torch/Compat.h"
 #include "frontend/torch/HostCall.h"
+#include "runtime/BufferRef.h"
 #include "runtime/Program.h"
 
 #include <ATen/core/Tensor.h>
@@ -22,6 +23,7 @@ struct Kept {
   enum class Kind : uint8_t { Operand, Made } kind = Kind::Made;
   uint32_t index = 0; ///< operand, or slot of a value made in the call (a result or an inner value)
   uint32_t result = graph::kNever; ///< the result on this slot, if one is
+  bool itself = false; ///< the operand's tensor is saved, not only a view of it
 };
 
 /// Span::host of a call.
@@ -30,6 +32,8 @@ struct CallSpan {
   /// External slots that the call fills itself, in uninitialised memory of its own, with sizes in bytes, in order. kNever: memory
   /// that no event touches.
   std::vector<std::pair<uint32_t, size_t>> lent;
+  /// External slots that are numbers made by the call from nothing (`scalar_tensor`): always the same ones.
+  std::vector<std::pair<uint32_t, std::shared_ptr<runtime::BufferRef>>> constants;
   bool differentiable = false; ///< some result requires a gradient
   std::vector<bool> resultRequiresGrad;
   std::vector<Kept> kept;
@@ -74,6 +78,8 @@ public:
   std::string name() const override { return host().name; }
 
 private:
+  void describeInputs();
+
   std::shared_ptr<runtime::CompiledSegment> segment_;
   std::shared_ptr<const runtime::Span> span_;
   torch::autograd::edge_list operandEdges_;

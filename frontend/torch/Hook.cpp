@@ -176,7 +176,10 @@ void inRegion(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *st
   if (kind == CallBuilder::Kind::Immediate || entry.route == Route::Immediate) {
     announceReads(entry, *stack);
     settleCall(entry, *stack);
-    return runForReal(op, keys, stack);
+    runForReal(op, keys, stack);
+    if (entry.makesScalarsOnly && builder->numOperands() == 0)
+      noteConstant(stack->back());
+    return;
   }
   Session::Action action;
   {

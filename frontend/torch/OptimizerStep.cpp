@@ -2,7 +2,6 @@
 
 #include "frontend/torch/Above.h"
 #include "frontend/torch/Frontend.h"
-#include "frontend/torch/HostCall.h"
 
 #include <ATen/ATen.h>
 
@@ -75,9 +74,9 @@ void addOne(const at::Tensor &count) {
 }
 
 bool recognise(Session &session, const OptimizerState &state) {
-  thread_local std::vector<Session::SpanCandidate> candidates;
+  thread_local std::vector<runtime::SpanCandidate> candidates;
   session.spansNext(&opOf(state.kind), candidates);
-  for (const Session::SpanCandidate &candidate : candidates) {
+  for (const runtime::SpanCandidate &candidate : candidates) {
     const auto &host = *static_cast<const OptimizerSpan *>(candidate.span->host.get());
     if (!fits(state, host) || (!host.kept.empty() && host.kept.back() >= state.tensors.size()))
       continue;
@@ -89,9 +88,10 @@ bool recognise(Session &session, const OptimizerState &state) {
     operands.markTouched(session.region());
     for (const Feed &feed : host.feeds)
       session.run().binding.scalars[feed.feed].d = state.scalars[feed.scalar];
+    VersionSteps versions;
     for (auto [tensor, steps] : host.versions)
-      for (uint32_t i = 0; i < steps; ++i)
-        state.tensors[tensor].unsafeGetTensorImpl()->bump_version();
+      versions.add(state.tensors[tensor], steps);
+    versions.apply();
     for (const at::Tensor &count : state.counts)
       addOne(count);
     session.leaveSpan(*candidate.span);

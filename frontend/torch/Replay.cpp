@@ -67,12 +67,16 @@ void Replay::answer(const OpEntry &entry, const c10::OperatorHandle &op, c10::Di
     c10::impl::ExcludeDispatchKeyGuard guard(kBelowAutograd);
     return op.redispatchBoxed(below(keys), stack);
   }
+  BuilderScope builder;
+  bool immediate = builder->build(entry, *stack, span_.call.event->context) == CallBuilder::Kind::Immediate;
+  if (immediate && entry.makesScalarsOnly && builder->numOperands() == 0) {
+    c10::impl::ExcludeDispatchKeyGuard guard(kBelowAutograd);
+    return op.redispatchBoxed(below(keys), stack);
+  }
   bool expectedCall = next_ < span_.count && segment_.segment().events[span_.first + next_].event->op == &entry.op;
   TORCH_CHECK(expectedCall, "terra: ", span_.call.event->name(), " now calls ", entry.op.name,
               ", which it did not when it was recorded");
   const graph::SegmentEvent &expected = segment_.segment().events[span_.first + next_++];
-  BuilderScope builder;
-  builder->build(entry, *stack, expected.event->context);
   const auto &call = *static_cast<const HostCall *>(expected.event->host.get());
   for (auto [index, steps] : call.operandVersions)
     for (uint32_t i = 0; i < steps; ++i)

@@ -38,12 +38,16 @@ SpanLearner::~SpanLearner() { watching = outer_; }
 
 SpanLearner *SpanLearner::current() { return watching; }
 
-void SpanLearner::addUninitialised(const at::Tensor &tensor) {
-  Buffer *buffer = isPlain(*tensor.unsafeGetTensorImpl())
-                       ? adopt(*tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl())
-                       : nullptr;
-  uninitialised_.push_back(runtime::BufferRef::retain(buffer));
+namespace {
+runtime::BufferRef bufferRefOf(const at::Tensor &tensor) {
+  c10::TensorImpl &impl = *tensor.unsafeGetTensorImpl();
+  return runtime::BufferRef::retain(isPlain(impl) ? adopt(*impl.unsafe_storage().unsafeGetStorageImpl()) : nullptr);
 }
+} // namespace
+
+void SpanLearner::addUninitialised(const at::Tensor &tensor) { uninitialised_.push_back(bufferRefOf(tensor)); }
+
+void SpanLearner::addConstant(const at::Tensor &tensor) { constants_.push_back(bufferRefOf(tensor)); }
 
 uint32_t SpanLearner::slotOf(const SpanRange &range, const c10::TensorImpl &impl) const {
   Buffer *buffer = impl.has_storage() ? bufferOf(*impl.unsafe_storage().unsafeGetStorageImpl()) : nullptr;
@@ -88,6 +92,10 @@ bool SpanLearner::bindOperands(const SpanRange &range) {
     bool used = buffer->epoch == range.run->binding.epoch;
     host_->lent.emplace_back(used ? buffer->slot : kNever, buffer->bytes());
   }
+  for (runtime::BufferRef &constant : constants_)
+    if (Buffer *buffer = constant.get();
+        buffer && buffer->epoch == range.run->binding.epoch && !range.segment->segment().slots[buffer->slot].written)
+      host_->constants.emplace_back(buffer->slot, std::make_shared<runtime::BufferRef>(std::move(constant)));
   return true;
 }
 
@@ -137,7 +145,9 @@ bool SpanLearner::bindResults(const SpanRange &range, const torch::jit::Stack &s
     event_->results.push_back(result);
     span_->call.results.push_back(ref);
   }
+  bool isView = false; ///< of memory that nobody else sees, but the program can ask
   auto note = [&](const at::Tensor &tensor) {
+    isView |= tensor.defined() && tensor.is_view();
     bool history = tensor.defined() && tensor.requires_grad();
     host_->resultRequiresGrad.push_back(history);
     host_->differentiable |= history;
@@ -149,7 +159,7 @@ bool SpanLearner::bindResults(const SpanRange &range, const torch::jit::Stack &s
       for (const c10::IValue &element : stack[i].toListRef())
         note(element.toTensor());
   }
-  return true;
+  return !isView;
 }
 
 /// Everything that the events touch comes from the call's operands or is made inside.
@@ -159,6 +169,7 @@ bool SpanLearner::closed(const SpanRange &range) const {
     return slot == kNever || madeIn(range, slot) ||
            std::any_of(span_->call.inputs.begin(), span_->call.inputs.end(),
                        [&](auto &ref) { return ref.slot == slot; }) ||
+           std::any_of(host_->constants.begin(), host_->constants.end(), [&](auto &c) { return c.first == slot; }) ||
            std::any_of(host_->lent.begin(), host_->lent.end(), [&](auto &lent) { return lent.first == slot; });
   };
   for (uint32_t i = range.first; i < range.first + range.count; ++i) {

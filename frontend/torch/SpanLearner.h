@@ -20,6 +20,7 @@ public:
   /// The call being watched on this thread, or null.
   static SpanLearner *current();
   void addUninitialised(const at::Tensor &tensor);
+  void addConstant(const at::Tensor &tensor);
 
 private:
   bool learn(const runtime::SpanRange &range, const torch::jit::Stack &stack, size_t base);
@@ -37,7 +38,7 @@ private:
   std::shared_ptr<runtime::Span> span_ = std::make_shared<runtime::Span>();
   c10::SmallVector<c10::intrusive_ptr<c10::TensorImpl>, 8> operands_;
   c10::SmallVector<uint32_t, 8> versions_;
-  std::vector<runtime::BufferRef> uninitialised_;
+  std::vector<runtime::BufferRef> uninitialised_, constants_;
   SpanLearner *outer_;
 };
 

@@ -65,6 +65,17 @@ bool hasScalarFeeds(const SpanRange &range) {
   return false;
 }
 
+void VersionSteps::add(const at::Tensor &tensor, uint32_t steps) {
+  c10::TensorImpl *impl = tensor.unsafeGetTensorImpl();
+  targets_.emplace_back(impl, versionOf(*impl) + steps);
+}
+
+void VersionSteps::apply() {
+  for (auto [impl, version] : targets_)
+    while (versionOf(*impl) < version)
+      impl->bump_version();
+}
+
 SpanDraft::SpanDraft(OperandList &operands) : ok_(operands.ok()), event_(tracer::Recorder::copy(operands.view())) {
   for (const tracer::TensorView &view : operands.tensors())
     buffers_.push_back(BufferRef::retain(static_cast<Buffer *>(view.storage)));

@@ -1,6 +1,7 @@
 // What learning and recognising spans of many tensors have in common: backwards and optimizers.
 #pragma once
 
+#include "frontend/torch/HostCall.h"
 #include "frontend/torch/Storage.h"
 #include "runtime/BufferRef.h"
 #include "runtime/Session.h"
@@ -53,6 +54,16 @@ private:
   std::shared_ptr<graph::Event> event_;
   std::vector<runtime::BufferRef> buffers_;
   std::vector<uint32_t> kept_;
+};
+
+/// Moves version counters by what was noted when a call was learned. Tensors may share a counter: it moves once.
+class VersionSteps {
+public:
+  void add(const at::Tensor &tensor, uint32_t steps);
+  void apply();
+
+private:
+  std::vector<std::pair<c10::TensorImpl *, uint32_t>> targets_;
 };
 
 /// Some event of the range takes a scalar that varies from run to run.

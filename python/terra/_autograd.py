@@ -57,7 +57,8 @@ def _module_backward(original: Callable[..., Any]) -> Callable[..., Any]:
         **kwargs: Any,
     ) -> None:
         simple = isinstance(tensors, torch.Tensor) and isinstance(grad_tensors, (torch.Tensor, type(None)))
-        if not simple or create_graph or args or _watched_by_modes() or any(value is not None for value in kwargs.values()):
+        unusual = create_graph or args or any(value is not None for value in kwargs.values())
+        if not simple or unusual or _watched_by_modes():
             return original(tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs)
         watched = _C.backward(tensors, grad_tensors, bool(retain_graph))
         if watched is not True:

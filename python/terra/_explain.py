@@ -24,6 +24,11 @@ def explain(fn: Any) -> str:
         f"graph: {stats['graph_nodes']} nodes in {len(segments)} segments, "
         f"{stats['kernels_compiled']} kernels compiled in {stats['compile_seconds']:.2f} s",
     ]
+    if stats["spans"]:
+        lines.append(
+            f"recognised as a whole: {stats['spans']} calls, backwards and optimizer steps, "
+            f"which stand for {stats['span_events']} of {stats['events']} events"
+        )
     divergences = sorted(session.divergences().items(), key=lambda item: -item[1])
     if divergences:
         lines.append("left the graph:")
@@ -46,6 +51,10 @@ def _describe(number: int, segment: dict[str, Any]) -> list[str]:
         f"{kinds['kernel']} kernels, {kinds['extern']} externs, {kinds['nothing']} views"
     )
     most = ", ".join(f"{name} x{count}" for name, count in externs.most_common(6))
+    covered = {event for first, count, _ in segment["spans"] for event in range(first, first + count)}
+    singly = Counter(name for event, (name, _, _) in enumerate(events) if event not in covered)
+    one_by_one = ", ".join(f"{name} x{count}" for name, count in singly.most_common(6))
     if segment["compile_error"]:
         line += f"\n  the compiler gave it up: {segment['compile_error'].strip()}"
-    return [line] + ([f"  externs: {most}"] if most else [])
+    lines = [line] + ([f"  externs: {most}"] if most else [])
+    return lines + ([f"  recognised one by one, below autograd: {one_by_one}"] if covered and one_by_one else [])
