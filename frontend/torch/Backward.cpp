@@ -222,7 +222,9 @@ private:
     if (&impl == gradBefore_[index]) {
       effect.kind = version == versions_[index] ? LeafEffect::Kind::None : LeafEffect::Kind::InPlace;
       effect.version = version - versions_[index];
-      return true;
+      // Otherwise it was accumulated at once, without an event (a real 0-dim gradient).
+      Buffer *buffer = bufferOf(*impl.unsafe_storage().unsafeGetStorageImpl());
+      return effect.kind == LeafEffect::Kind::None || (buffer && buffer->epoch == range.run->binding.epoch);
     }
     if (!isPlain(impl) || grad.requires_grad())
       return false;

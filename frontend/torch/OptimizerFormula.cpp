@@ -14,6 +14,14 @@ void adamScalars(const AdamOptions &options, double step, std::vector<double> &s
   scalars.push_back(std::pow(correction2, 0.5));
 }
 
-void sgdScalars(double lr, std::vector<double> &scalars) { scalars.push_back(-lr); }
+void plainScalars(double lr, std::vector<double> &scalars) { scalars.push_back(-lr); }
+
+void adagradScalars(double lr, double decay, double step, std::vector<double> &scalars) {
+  scalars.push_back(-(lr / (1 + (step - 1) * decay)));
+}
+
+void adamaxScalars(double lr, double beta1, double step, std::vector<double> &scalars) {
+  scalars.push_back(-(lr / (1 - std::pow(beta1, step))));
+}
 
 } // namespace terra::frontend

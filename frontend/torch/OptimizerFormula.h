@@ -16,7 +16,13 @@ struct AdamOptions {
 /// negative step size, and the square root of the second moment's bias correction.
 void adamScalars(const AdamOptions &options, double step, std::vector<double> &scalars);
 
-/// SGD: torch/optim/sgd.py. Appends the negative learning rate.
-void sgdScalars(double lr, std::vector<double> &scalars);
+/// SGD, RMSprop, Adadelta: torch/optim/{sgd,rmsprop,adadelta}.py. Appends the negative learning rate.
+void plainScalars(double lr, std::vector<double> &scalars);
+
+/// Adagrad: torch/optim/adagrad.py (Duchi et al., "Adaptive Subgradient Methods"). Appends the negative decayed learning rate.
+void adagradScalars(double lr, double decay, double step, std::vector<double> &scalars);
+
+/// Adamax: torch/optim/adamax.py (Kingma and Ba). Appends the negative step size.
+void adamaxScalars(double lr, double beta1, double step, std::vector<double> &scalars);
 
 } // namespace terra::frontend

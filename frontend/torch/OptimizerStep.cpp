@@ -38,11 +38,12 @@ struct OptimizerSpan {
 
 const graph::Op &opOf(OptimizerKind kind) {
   static const auto &ops = *[] {
-    auto *made = new std::array<graph::Op, 2>();
-    (*made)[0].name = "terra::SGD.step";
-    (*made)[1].name = "terra::Adam.step";
-    for (graph::Op &op : *made)
-      op.params = {{"tensors", true}};
+    auto *made = new std::array<graph::Op, 6>();
+    const char *names[] = {"SGD", "Adam", "RMSprop", "Adadelta", "Adagrad", "Adamax"};
+    for (size_t i = 0; i < made->size(); ++i) {
+      (*made)[i].name = std::string("terra::") + names[i] + ".step";
+      (*made)[i].params = {{"tensors", true}};
+    }
     return made;
   }();
   return ops[size_t(kind)];
@@ -158,6 +159,9 @@ private:
     host_->scalars = state_.scalars;
     host_->fed.assign(state_.scalars.size(), false);
     host_->kept = draft_->kept();
+    // A tensor that no event touched was updated at once (a real 0-dim parameter): the span would leave it out.
+    if (host_->kept.size() != state_.tensors.size())
+      return false;
     for (uint32_t i = 0; i < state_.tensors.size(); ++i)
       if (state_.tensors[i].defined())
         if (uint32_t now = versionOf(*state_.tensors[i].unsafeGetTensorImpl()); now != versions_[i])

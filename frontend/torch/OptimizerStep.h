@@ -8,7 +8,7 @@
 
 namespace terra::frontend {
 
-enum class OptimizerKind : uint8_t { SGD, Adam };
+enum class OptimizerKind : uint8_t { SGD, Adam, RMSprop, Adadelta, Adagrad, Adamax };
 
 /// An optimizer as it stands before a step, read from the Python object.
 struct OptimizerState {

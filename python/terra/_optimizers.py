@@ -12,7 +12,15 @@ from torch.optim import optimizer as _base
 from terra import _C
 
 # By exact class: a subclass may do anything.
-_KINDS: dict[type, str] = {torch.optim.SGD: "SGD", torch.optim.Adam: "Adam", torch.optim.AdamW: "Adam"}
+_KINDS: dict[type, str] = {
+    torch.optim.SGD: "SGD",
+    torch.optim.Adam: "Adam",
+    torch.optim.AdamW: "Adam",
+    torch.optim.RMSprop: "RMSprop",
+    torch.optim.Adadelta: "Adadelta",
+    torch.optim.Adagrad: "Adagrad",
+    torch.optim.Adamax: "Adamax",
+}
 
 
 def _plain(optimizer: Any) -> bool:
@@ -48,7 +56,7 @@ def _step(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def install() -> None:
-    for kind in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
+    for kind in _KINDS:
         if "step" not in vars(kind):
             continue  # inherited from one that is patched
         original = kind.step

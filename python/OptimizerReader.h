@@ -1,0 +1,92 @@
+// What all readers of torch.optim's Python objects have in common.
+#pragma once
+
+#include "frontend/torch/OptimizerStep.h"
+
+#include <torch/csrc/utils/pybind.h>
+
+#include <utility>
+#include <vector>
+
+namespace terra::python {
+
+/// The optimizer is in a state that has no formula: the step runs as it is.
+struct Unusual {};
+
+PyObject *interned(const char *text);
+
+struct Names {
+#define TERRA_NAME(name) PyObject *name = interned(#name)
+  TERRA_NAME(param_groups);
+  TERRA_NAME(state);
+  TERRA_NAME(params);
+  TERRA_NAME(lr);
+  TERRA_NAME(betas);
+  TERRA_NAME(eps);
+  TERRA_NAME(weight_decay);
+  TERRA_NAME(amsgrad);
+  TERRA_NAME(maximize);
+  TERRA_NAME(foreach);
+  TERRA_NAME(capturable);
+  TERRA_NAME(differentiable);
+  TERRA_NAME(fused);
+  TERRA_NAME(decoupled_weight_decay);
+  TERRA_NAME(momentum);
+  TERRA_NAME(dampening);
+  TERRA_NAME(nesterov);
+  TERRA_NAME(step);
+  TERRA_NAME(exp_avg);
+  TERRA_NAME(exp_avg_sq);
+  TERRA_NAME(max_exp_avg_sq);
+  TERRA_NAME(momentum_buffer);
+  TERRA_NAME(alpha);
+  TERRA_NAME(centered);
+  TERRA_NAME(rho);
+  TERRA_NAME(lr_decay);
+  TERRA_NAME(square_avg);
+  TERRA_NAME(grad_avg);
+  TERRA_NAME(acc_delta);
+  TERRA_NAME(sum);
+  TERRA_NAME(exp_inf);
+#undef TERRA_NAME
+};
+
+const Names &names();
+
+/// Borrowed. Missing: unusual.
+PyObject *item(PyObject *dict, PyObject *key);
+/// A float or an int.
+double number(PyObject *value);
+/// True, False or None.
+double flag(PyObject *value);
+
+/// One step of one optimizer, read from its `param_groups` and `state`. Throws Unusual.
+class Reader {
+public:
+  Reader(PyObject *optimizer, frontend::OptimizerState &out);
+  virtual ~Reader() = default;
+  void read();
+
+protected:
+  virtual void beginGroup(PyObject *group) = 0;
+  /// Adds the moments and the scalars of a parameter with a gradient.
+  virtual void addState(PyObject *parameter) = 0;
+
+  void option(double value) { out_.options.push_back(value); }
+  PyObject *stateOf(PyObject *parameter);
+  void addTensor(PyObject *state, PyObject *name);
+  /// `state["step"]` after this step, which adds one to it.
+  double count(PyObject *state);
+  static std::pair<double, double> betas(PyObject *group);
+
+  frontend::OptimizerState &out_;
+
+private:
+  void readParameter(PyObject *object);
+
+  PyObject *optimizer_;
+  pybind11::object groups_, state_;
+  size_t position_ = 0;
+};
+
+} // namespace terra::python

@@ -1,0 +1,124 @@
+"""What a steady step costs the Python thread, in counts: they do not depend on the machine."""
+
+import pytest
+import terra
+import torch
+from torch import nn
+
+LAYERS = 4
+
+
+def make(optimizer_of):
+    torch.manual_seed(3)
+    layers = [layer for _ in range(LAYERS) for layer in (nn.Linear(8, 8), nn.LayerNorm(8), nn.GELU())]
+    model = nn.Sequential(*layers)
+    optimizer = optimizer_of(model.parameters())
+    x, y = torch.randn(4, 8), torch.randn(4, 8)
+
+    def step():
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return model, step
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.05),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+    "adam_foreach": lambda p: torch.optim.Adam(p, lr=0.01, foreach=True),
+    "amsgrad": lambda p: torch.optim.Adam(p, lr=0.01, amsgrad=True, weight_decay=0.1),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5, centered=True),
+    "adadelta": lambda p: torch.optim.Adadelta(p),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr_decay=0.01),
+    "adagrad_foreach": lambda p: torch.optim.Adagrad(p, lr_decay=0.01, foreach=True),
+    "adamax": lambda p: torch.optim.Adamax(p),
+    "groups": lambda p: torch.optim.AdamW([{"params": q, "lr": 0.001 * k} for k, q in enumerate(p)]),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_steady_step_is_a_handful_of_spans(name):
+    """One span a module, for the loss, the backward and the optimizer; nothing is matched one by one."""
+    model, step = make(OPTIMIZERS[name])
+    reference, eager = make(OPTIMIZERS[name])
+    fn = terra.function(step, numerics="exact")
+    for _ in range(30):
+        assert torch.equal(eager(), fn())
+    before = fn.stats()
+    steps = 10
+    for _ in range(steps):
+        assert torch.equal(eager(), fn())
+    after = fn.stats()
+    keys = ("regions_coexecuted", "spans", "span_events", "events")
+    counts = {key: (after[key] - before[key]) / steps for key in keys}
+    assert counts["regions_coexecuted"] == 1, (counts, fn._session.divergences())
+    assert counts["spans"] == 3 * LAYERS + 3, counts
+    assert counts["span_events"] == counts["events"], counts
+    for p, q in zip(model.parameters(), reference.parameters(), strict=True):
+        assert torch.equal(p, q)
+        assert torch.equal(p.grad, q.grad)
+
+
+def test_a_schedule_does_not_leave_the_span():
+    """The learning rate is fed: it may change at every step."""
+
+    def run(wrap):
+        torch.manual_seed(5)
+        model = nn.Linear(4, 4)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+        x = torch.randn(3, 4)
+
+        @wrap
+        def step():
+            optimizer.zero_grad()
+            loss = model(x).square().sum()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            return loss
+
+        return step, model
+
+    eager, reference = run(lambda f: f)
+    step, model = run(lambda f: terra.function(f, numerics="exact"))
+    for i in range(40):
+        assert torch.equal(eager(), step())
+        if i == 30:
+            before = step.stats()
+    after = step.stats()
+    assert after["regions_coexecuted"] - before["regions_coexecuted"] == 9
+    assert after["span_events"] - before["span_events"] == after["events"] - before["events"]
+    assert torch.equal(model.weight, reference.weight)
+
+
+def test_numbers_are_updated_beside_a_span():
+    """Parameters without dimensions whose gradients are real numbers are updated at once, and not forgotten."""
+
+    def run(wrap):
+        torch.manual_seed(6)
+        model, scale = nn.Linear(4, 4), nn.Parameter(torch.tensor(2.0))
+        optimizer = torch.optim.SGD([*model.parameters(), scale], lr=0.1, momentum=0.5)
+        x = torch.randn(3, 4)
+
+        @wrap
+        def step():
+            optimizer.zero_grad()
+            loss = model(x).square().mean()
+            loss.backward()
+            penalty = (scale * scale + scale).sin()
+            penalty.backward()
+            optimizer.step()
+            return loss, penalty, scale.detach().clone()
+
+        return step, optimizer
+
+    (eager, _), (step, _) = run(lambda f: f), run(lambda f: terra.function(f, numerics="exact"))
+    for _ in range(25):
+        for expected, actual in zip(eager(), step(), strict=True):
+            assert torch.equal(expected, actual)
