@@ -4,6 +4,7 @@
 #include "FakeFrontend.h"
 #include "tracer/Recorder.h"
 
+#include <functional>
 #include <vector>
 
 namespace terra::fake {

@@ -97,6 +97,12 @@ std::vector<Tensor> peeking(Frontend &f, const Call &call) {
   return {add(f, hidden, call.tensors[1], seen)};
 }
 
+std::vector<Tensor> picking(Frontend &f, const Call &call) {
+  Tensor one = add(f, call.tensors[0], call.tensors[1], numberOf(call));
+  Tensor other = mul(f, one, call.tensors[1]);
+  return {f.read(other) >> 3 & 1 ? one : other};
+}
+
 std::vector<Tensor> fetching(Frontend &f, const Call &call) {
   Tensor hidden = mul(f, call.tensors[0], call.tensors[1]);
   double seen = f.item(hidden) & 1 ? numberOf(call) : 3;
@@ -126,17 +132,18 @@ Tensor partOf(Frontend &frontend, const Tensor &tensor, int64_t at) {
 
 const Composites &composites() {
   static const Composites *all = new Composites{
-      make("fake::chain", &chain),     make("fake::views", &views),         make("fake::noisy", &noisy),
-      make("fake::several", &several), make("fake::update", &update, true), make("fake::filled", &filled),
-      make("fake::padded", &padded),   make("fake::nested", &nested),       make("fake::choosy", &choosy),
-      make("fake::same", &same, true), make("fake::peeking", &peeking),     make("fake::fetching", &fetching)};
+      make("fake::chain", &chain),      make("fake::views", &views),         make("fake::noisy", &noisy),
+      make("fake::several", &several),  make("fake::update", &update, true), make("fake::filled", &filled),
+      make("fake::padded", &padded),    make("fake::nested", &nested),       make("fake::choosy", &choosy),
+      make("fake::same", &same, true),  make("fake::peeking", &peeking),     make("fake::picking", &picking),
+      make("fake::fetching", &fetching)};
   return *all;
 }
 
 std::vector<const FakeOp *> allComposites() {
   const Composites &c = composites();
-  return {&c.chain,  &c.views,  &c.noisy,  &c.several, &c.update,  &c.filled,
-          &c.padded, &c.nested, &c.choosy, &c.same,    &c.peeking, &c.fetching};
+  return {&c.chain,  &c.views,  &c.noisy, &c.several, &c.update,  &c.filled,  &c.padded,
+          &c.nested, &c.choosy, &c.same,  &c.peeking, &c.picking, &c.fetching};
 }
 
 } // namespace terra::fake

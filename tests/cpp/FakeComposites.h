@@ -18,11 +18,12 @@ struct Composites {
   FakeOp choosy; ///< its number decides what it does
   FakeOp same; ///< returns its first operand: never a span
   FakeOp peeking; ///< looks at data and acts on it: never a span
+  FakeOp picking; ///< looks at what it made and returns one or the other: never a span
   FakeOp fetching; ///< fetches data and acts on it: never a span
 };
 /// One object a process: an op's identity is its address.
 const Composites &composites();
-/// Those that look at no data (the last two do).
+/// Those that look at no data (the others do).
 inline constexpr size_t kPureComposites = 10;
 std::vector<const FakeOp *> allComposites();
 

@@ -1,3 +1,5 @@
+#include "FakeHook.h"
+
 #include "FakeCall.h"
 #include "FakeSpans.h"
 

@@ -3,6 +3,7 @@
 
 #include "FakeFrontend.h"
 #include "runtime/BufferRef.h"
+#include "runtime/Session.h"
 
 #include <utility>
 #include <vector>
