@@ -199,8 +199,10 @@ bool deriveKept(const runtime::CompiledSegment &segment, const runtime::Span &sp
   }
   host.name = nodes.front()->name();
   for (uint32_t i = 0; i < operands.size(); ++i) {
-    bool itself = tensors[i].defined() && tensors[i].use_count() > 1;
+    bool alive = tensors[i].defined() && tensors[i].use_count() > 1;
     tensors[i].reset();
+    // A saved view keeps its base alive; then two tensors share the storage.
+    bool itself = alive && operands[i].use_count() == 2;
     if (operands[i].use_count() > 1)
       host.kept.push_back({Kept::Kind::Operand, i, kNever, itself});
   }
