@@ -24,11 +24,19 @@ _READS = (
     "__repr__",
 )
 # Hand the memory out.
-_EXPOSES = ("numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "__cuda_array_interface__")
+_EXPOSES = (
+    "numpy",
+    "__array__",
+    "__dlpack__",
+    "data_ptr",
+    "const_data_ptr",
+    "untyped_storage",
+    "__cuda_array_interface__",
+)
 # Functions that read the memory of tensors among their arguments before any operation is dispatched.
 _READERS = (
-    (torch, ("tensor", "as_tensor", "asarray", "tensor_split", "ctc_loss", "to_dlpack")),
-    (torch.Tensor, ("tensor_split",)),
+    (torch, ("tensor", "as_tensor", "asarray", "tensor_split", "ctc_loss", "sparse_coo_tensor", "to_dlpack")),
+    (torch.Tensor, ("tensor_split", "new_tensor")),
     (torch._VF, ("_pad_packed_sequence", "_pack_padded_sequence")),
     (torch._C, ("_to_dlpack", "_to_dlpack_versioned")),
     (torch.utils.dlpack, ("to_dlpack",)),
@@ -96,6 +104,7 @@ def _drawing(original: Callable[..., Any]) -> Callable[..., Any]:
     def access(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self is torch.default_generator:
             _C.read_generator()
+        _read_all(args, exposes=False)  # a state to set
         return original(self, *args, **kwargs)
 
     return access
