@@ -35,12 +35,14 @@ _EXPOSES = (
 )
 # Functions that read the memory of tensors among their arguments before any operation is dispatched.
 _READERS = (
-    (torch, ("tensor", "as_tensor", "asarray", "tensor_split", "ctc_loss", "sparse_coo_tensor", "to_dlpack")),
+    (torch, ("tensor", "as_tensor", "asarray", "tensor_split", "ctc_loss", "to_dlpack")),
     (torch.Tensor, ("tensor_split", "new_tensor")),
     (torch._VF, ("_pad_packed_sequence", "_pack_padded_sequence")),
     (torch._C, ("_to_dlpack", "_to_dlpack_versioned")),
     (torch.utils.dlpack, ("to_dlpack",)),
 )
+# The same, and they read what they compute from them.
+_REAL = ("sparse_coo_tensor",)
 # Settings of the whole process that decide what queued work computes.
 _SETTINGS = (
     "_set_default_dtype",
@@ -92,7 +94,21 @@ def _reading_arguments(original: Callable[..., Any], exposes: bool) -> Callable[
     return call
 
 
+def _running_for_real(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        _C.begin_real()
+        try:
+            return original(*args, **kwargs)
+        finally:
+            _C.end_real()
+
+    return call
+
+
 def _patch_readers() -> None:
+    for name in _REAL:
+        setattr(torch, name, _reading_arguments(_running_for_real(getattr(torch, name)), exposes=False))
     for module, names in _READERS:
         for name in names:
             if callable(original := getattr(module, name, None)):

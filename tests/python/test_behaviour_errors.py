@@ -106,10 +106,11 @@ def test_failed_work_leaves_storages_as_at_the_failing_op(numerics):
 
 
 def test_failure_met_by_another_thread_first_is_raised_on_the_regions_own_too(numerics):
-    table, after = torch.ones(5, 2), torch.zeros(2)
+    table, after, large = torch.ones(5, 2), torch.zeros(2), torch.ones(1000, 1000)
 
     @terra.function(numerics=numerics)
     def step(index):
+        large @ large  # Python has left the region when the graph fails
         row = F.embedding(index, table)
         after.add_(row.sum(0))
         return row
