@@ -1,5 +1,6 @@
 #include "tracer/Merge.h"
 
+#include "tracer/Dynamic.h"
 #include "tracer/Rules.h"
 
 #include <algorithm>
@@ -107,7 +108,7 @@ void noteDynamic(const Event &node, const Event &event) {
     differ = !std::equal(a.begin(), a.end(), b.begin(), b.end());
   }
   if (differ)
-    node.op->dynamic.store(true, std::memory_order_relaxed);
+    markDynamic(*node.op);
 }
 
 Cover cover(const Event &node, const Event &event) {

@@ -5,6 +5,7 @@
 #include "frontend/torch/HostCall.h"
 #include "frontend/torch/Storage.h"
 #include "runtime/Run.h"
+#include "tracer/Dynamic.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -113,7 +114,7 @@ private:
       return std::equal(a.begin(), a.end(), b.begin(), b.end());
     };
     if (!tensor.defined() || !equal(tensor.sizes(), result.meta.sizes())) {
-      event_.op->dynamic.store(true, std::memory_order_relaxed);
+      tracer::markDynamic(*event_.op);
       TORCH_CHECK(false, "terra: ", event_.name(), " returned another shape than for an equal call before",
                   event_.location.empty() ? "" : " (at ", event_.location, event_.location.empty() ? "" : ")",
                   ". Its sizes depend on data. This call cannot be finished; the next ones run the operation at once");
