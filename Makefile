@@ -51,7 +51,7 @@ demo: build
 	@$(RUN) python/examples/demo.py
 
 bench: build
-	@set -e; for name in mlp_step groups demo_models; do echo "==> $$name"; $(RUN) tests/benchmarks/$$name.py; done
+	@set -e; for name in mlp_step groups demo_models tiny_models; do echo "==> $$name"; $(RUN) tests/benchmarks/$$name.py; done
 
 conformance: build
 	@TERRA_CONFORMANCE=1 $(RUN) -m pytest -q tests/python --timeout=3600

@@ -67,3 +67,20 @@ if(NOT TERRA_LLD OR NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU" OR NOT CMAKE_SYSTEM
    NOT CMAKE_SYSTEM_NAME STREQUAL Linux OR TERRA_SANITIZER OR CMAKE_BUILD_TYPE STREQUAL Debug)
   set(TERRA_ORDER_FUNCTIONS OFF)
 endif()
+
+# Header-only libraries: terra_needs_header(HEADER LIBRARY PACKAGE) stops with the name of the package when one is missing.
+include(CheckIncludeFileCXX)
+function(terra_needs_header header library package)
+  string(MAKE_C_IDENTIFIER TERRA_HAS_${header} found)
+  set(CMAKE_REQUIRED_QUIET ON)
+  set(CMAKE_REQUIRED_FLAGS "-std=c++20")
+  check_include_file_cxx(${header} ${found})
+  if(NOT ${found})
+    unset(${found} CACHE) # looked for again when it has been installed
+    message(FATAL_ERROR "Terra needs ${library} (<${header}>).\n"
+            "  Debian:     apt-get install ${package}\n"
+            "  elsewhere:  -DCMAKE_CXX_FLAGS=-I<folder of its headers>")
+  endif()
+endfunction()
+terra_needs_header(nlohmann/json.hpp "nlohmann's JSON library" nlohmann-json3-dev)
+terra_needs_header(CLI/CLI.hpp CLI11 libcli11-dev)

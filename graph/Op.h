@@ -1,6 +1,7 @@
 // What is known of an operator, independent of any call: interned once a process by the frontend.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -32,7 +33,12 @@ struct Op {
   ViewRule viewRule = ViewRule::None; ///< by `viewRuleOf(name)`
   void *host = nullptr;      ///< the frontend's handle
 
-  bool has(OpFlags flag) const { return (flags & flag) != 0; }
+  /// The op has been seen to return tensors of different sizes for equal calls, though nothing says so: it is a gate from
+  /// then on, and recorded promises of its results match no more.
+  mutable std::atomic<bool> dynamic{false};
+
+  bool has(OpFlags flag) const { return (flags & flag) != 0 || (flag == kOpGate && isDynamic()); }
+  bool isDynamic() const { return dynamic.load(std::memory_order_relaxed); }
 };
 
 ViewRule viewRuleOf(const std::string &name);

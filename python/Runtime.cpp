@@ -75,7 +75,7 @@ void replaceMethod(const py::object &type, const std::string &name, const py::ob
 py::list undeliveredErrors() {
   py::list result;
   for (const auto &failure : frontend::runtimeInstance().takeUndelivered()) {
-    failure->delivered.store(true);
+    failure->markDelivered();
     std::string text;
     try {
       std::rethrow_exception(failure->error);

@@ -83,7 +83,11 @@ void Runtime::raiseDropped(uint64_t lastTicket) {
     return;
   for (const auto &failure : takeUndelivered())
     failure->deliver();
-  runner_.forgetFailed(failed);
+  std::lock_guard guard(failuresLock_);
+  bool told = std::none_of(failures_.begin(), failures_.end(),
+                           [](const auto &f) { return f->failed.load() && !f->delivered.load(); });
+  if (told) // else another thread's region failed, and that thread does not know yet
+    runner_.forgetFailed(failed);
 }
 
 void Runtime::settle(Buffer &buffer, bool write) {
@@ -133,7 +137,7 @@ std::vector<std::shared_ptr<Failure>> Runtime::takeUndelivered() {
   std::lock_guard guard(failuresLock_);
   std::vector<std::shared_ptr<Failure>> taken;
   for (const auto &failure : failures_)
-    if (failure->failed.load(std::memory_order_acquire) && !failure->delivered.load())
+    if (failure->pending())
       taken.push_back(failure);
   return taken;
 }

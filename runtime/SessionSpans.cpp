@@ -1,5 +1,8 @@
 // Recognising several events at once, and learning from a walk which events belong to one call.
 #include "runtime/Session.h"
+#include "tracer/Dynamic.h"
+
+#include <algorithm>
 
 namespace terra::runtime {
 
@@ -7,13 +10,21 @@ using graph::kNever;
 using graph::NodeId;
 using tracer::CallView;
 
+namespace {
+/// The call would promise results of an op whose sizes depend on data.
+bool promisesDynamic(const CompiledSegment &segment, const Span &span) {
+  auto first = segment.segment().events.begin() + span.first;
+  return std::any_of(first, first + span.count, [](const auto &e) { return e.event->op && e.event->op->isDynamic(); });
+}
+} // namespace
+
 void Session::spansNext(const graph::Op *op, std::vector<SpanCandidate> &candidates) const {
   candidates.clear();
   if (mode_ != Mode::CoExecuting)
     return;
   auto add = [&](const std::shared_ptr<CompiledSegment> &segment, uint32_t position) {
     for (const auto &span : segment->spansAt(position))
-      if (span->call.event->op == op)
+      if (span->call.event->op == op && !(tracer::anyDynamic() && promisesDynamic(*segment, *span)))
         candidates.push_back({segment, span});
   };
   if (run_ && !run_->recognisedAll)

@@ -21,7 +21,7 @@ struct Binding {
   void reset(const graph::Segment &segment, uint64_t newEpoch);
 };
 
-enum class Mismatch : uint8_t { None, Op, Context, Argument, Meta, Offset, Storage };
+enum class Mismatch : uint8_t { None, Op, Context, Argument, Meta, Offset, Storage, Dynamic };
 
 struct MatchResult {
   Mismatch mismatch = Mismatch::None;

@@ -1,5 +1,6 @@
 #include "tracer/Merge.h"
 
+#include "tracer/Dynamic.h"
 #include "tracer/Rules.h"
 
 #include <algorithm>
@@ -89,6 +90,27 @@ bool coverResults(const Event &node, const Event &event) {
   return true;
 }
 
+/// Equal calls with results of different sizes: those depend on data.
+void noteDynamic(const Event &node, const Event &event) {
+  if (node.kind != EventKind::Call || node.op != event.op || node.gate || event.gate || node.context != event.context ||
+      node.args.size() != event.args.size() || node.inputs.size() != event.inputs.size())
+    return;
+  for (uint32_t i = 0; i < node.args.size(); ++i)
+    if (node.args[i].varies || node.args[i].kind == ArgKind::Opaque || !equalValue(node.args[i], event.args[i]))
+      return;
+  for (uint32_t i = 0; i < node.inputs.size(); ++i)
+    if ((node.inputs[i].storage == kNoStorage) != (event.inputs[i].storage == kNoStorage) ||
+        !equalShape(node.inputs[i].meta, event.inputs[i].meta))
+      return;
+  bool differ = node.results.size() != event.results.size();
+  for (size_t i = 0; !differ && i < node.results.size(); ++i) {
+    std::span<const int64_t> a = node.results[i].meta.sizes(), b = event.results[i].meta.sizes();
+    differ = !std::equal(a.begin(), a.end(), b.begin(), b.end());
+  }
+  if (differ)
+    markDynamic(*node.op);
+}
+
 Cover cover(const Event &node, const Event &event) {
   Cover result;
   if (node.kind != event.kind || node.op != event.op || node.gate != event.gate || node.context != event.context ||
@@ -156,6 +178,8 @@ private:
       if (!graph_[id].event)
         continue;
       Cover c = cover(*graph_[id].event, event);
+      if (!c.possible)
+        noteDynamic(*graph_[id].event, event);
       if (c.exact())
         return id;
       if (c.possible && found == kNoNode)

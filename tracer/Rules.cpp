@@ -30,6 +30,10 @@ constexpr auto kElementwise = std::to_array<std::string_view>({"_foreach_add",
                                                                "_foreach_mul",
                                                                "_foreach_pow",
                                                                "_foreach_sub",
+                                                               "_fused_adagrad",
+                                                               "_fused_adam",
+                                                               "_fused_adamw",
+                                                               "_fused_sgd",
                                                                "add",
                                                                "addbmm",
                                                                "addcdiv",
@@ -121,6 +125,8 @@ bool mayVary(const graph::Event &event, uint32_t index) {
   case ArgKind::NumberDouble:
   case ArgKind::Double:
   case ArgKind::DoubleList:
+    if (base.find("batch_norm") != std::string_view::npos)
+      return event.op->params[index].name == "momentum"; // a cumulative average has another one in every step
     return std::find(kElementwise.begin(), kElementwise.end(), base) != kElementwise.end();
   case ArgKind::Int: {
     const std::string &param = event.op->params[index].name;

@@ -2,17 +2,47 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <algorithm>
+
 namespace terra::frontend {
+
+namespace {
+
+/// The tensor objects among the arguments, in the order of the event's operands.
+void appendOperands(const c10::IValue &value, std::vector<const c10::TensorImpl *> &operands) {
+  if (value.isTensor())
+    operands.push_back(value.toTensor().unsafeGetTensorImpl());
+  else if (value.isList())
+    for (const c10::IValue &element : value.toListRef())
+      operands.push_back(element.isTensor() ? element.toTensor().unsafeGetTensorImpl() : nullptr);
+}
+
+std::vector<uint32_t> firstSameOf(const std::vector<const c10::TensorImpl *> &operands) {
+  std::vector<uint32_t> first;
+  bool repeated = false;
+  for (const c10::TensorImpl *impl : operands) {
+    auto at = std::find(operands.begin(), operands.begin() + ptrdiff_t(first.size()), impl);
+    repeated |= impl && size_t(at - operands.begin()) != first.size();
+    first.push_back(uint32_t(at - operands.begin()));
+  }
+  return repeated ? first : std::vector<uint32_t>();
+}
+
+} // namespace
 
 std::shared_ptr<HostCall> makeHostCall(const OpEntry &entry, const c10::IValue *args, const graph::Event &event) {
   auto call = std::make_shared<HostCall>();
   call->entry = &entry;
   call->args.reserve(entry.numArgs);
+  std::vector<const c10::TensorImpl *> operands;
   for (uint32_t i = 0; i < entry.numArgs; ++i) {
     bool bound = event.args[i].kind == graph::ArgKind::Tensor || event.args[i].kind == graph::ArgKind::TensorList;
+    if (bound)
+      appendOperands(args[i], operands);
     // Lists were made by the dispatcher for this call: nobody changes them.
     call->args.push_back(bound ? c10::IValue() : args[i]);
   }
+  call->firstSame = firstSameOf(operands);
   return call;
 }
 

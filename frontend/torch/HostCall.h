@@ -18,6 +18,9 @@ struct HostCall {
   /// How far the call moved the version counters of its operands (index, steps), and where its results' counters began:
   /// kernels bump them in their own ways, and the program can see them.
   std::vector<std::pair<uint32_t, uint32_t>> operandVersions, resultVersions;
+  /// Kernels can tell whether two operands are one tensor object (attention does): the first operand that is the same, for
+  /// each. Empty when all are different.
+  std::vector<uint32_t> firstSame;
 };
 
 /// Version of a tensor; 0 for one without a counter (inference tensors).

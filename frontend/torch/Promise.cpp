@@ -24,8 +24,7 @@ at::Tensor Promiser::make(uint32_t index) {
     return at::Tensor(
         c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(builder_.impl(result.aliasOf)));
   case Alias::View:
-    return makeTensor(c10::Storage(builder_.impl(result.aliasOf)->unsafe_storage()), result.meta,
-                      tracer::resultOffset(event_, builder_.view(), index));
+    return makeView(*builder_.impl(result.aliasOf), result.meta, tracer::resultOffset(event_, builder_.view(), index));
   case Alias::Fresh:
     break;
   }

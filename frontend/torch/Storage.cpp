@@ -131,14 +131,26 @@ tracer::TensorView viewOf(const c10::TensorImpl &impl) {
   return view;
 }
 
-at::Tensor makeTensor(c10::Storage storage, const TensorMeta &meta, int64_t offset) {
-  at::Tensor tensor =
-      at::detail::make_tensor<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU),
-                                               caffe2::TypeMeta::fromScalarType(toScalarType(meta.dtype)));
+namespace {
+at::Tensor shaped(at::Tensor tensor, const TensorMeta &meta, int64_t offset) {
   size_t rank = meta.rank();
   tensor.unsafeGetTensorImpl()->set_sizes_and_strides(c10::IntArrayRef(meta.dims.data(), rank),
                                                       c10::IntArrayRef(meta.dims.data() + rank, rank), offset);
   return tensor;
+}
+} // namespace
+
+at::Tensor makeTensor(c10::Storage storage, const TensorMeta &meta, int64_t offset) {
+  return shaped(at::detail::make_tensor<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CPU),
+                                                         caffe2::TypeMeta::fromScalarType(toScalarType(meta.dtype))),
+                meta, offset);
+}
+
+at::Tensor makeView(const c10::TensorImpl &base, const TensorMeta &meta, int64_t offset) {
+  return shaped(at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(base.unsafe_storage()),
+                                                         base.key_set(),
+                                                         caffe2::TypeMeta::fromScalarType(toScalarType(meta.dtype))),
+                meta, offset);
 }
 
 Memory memoryOf(c10::intrusive_ptr<c10::StorageImpl> storage) {

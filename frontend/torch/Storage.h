@@ -38,6 +38,9 @@ tracer::TensorView viewOf(const c10::TensorImpl &impl);
 /// A plain tensor on `storage` with the recorded sizes, strides and dtype, at `offset` elements.
 at::Tensor makeTensor(c10::Storage storage, const TensorMeta &meta, int64_t offset);
 
+/// The same on the storage of `base`. Like a kernel's view it is an inference tensor where `base` is one, whatever the mode.
+at::Tensor makeView(const c10::TensorImpl &base, const TensorMeta &meta, int64_t offset);
+
 /// Memory of a storage that PyTorch made, kept alive by a reference to it.
 runtime::Memory memoryOf(c10::intrusive_ptr<c10::StorageImpl> storage);
 

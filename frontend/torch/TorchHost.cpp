@@ -5,6 +5,7 @@
 #include "frontend/torch/HostCall.h"
 #include "frontend/torch/Storage.h"
 #include "runtime/Run.h"
+#include "tracer/Dynamic.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -62,12 +63,25 @@ public:
 
 private:
   at::Tensor operand(uint32_t index) {
+    if (call_.firstSame.empty())
+      return makeOperand(index);
+    made_.resize(call_.firstSame.size());
+    uint32_t first = call_.firstSame[index];
+    bool same = first < index && segmentEvent_.inputs[first].slot == segmentEvent_.inputs[index].slot &&
+                offsetOf(first) == offsetOf(index);
+    return made_[index] = same ? made_[first] : makeOperand(index);
+  }
+
+  int64_t offsetOf(uint32_t index) const {
+    uint32_t feed = segmentEvent_.inputs[index].offsetFeed;
+    return feed == kNever ? event_.inputs[index].meta.offset : run_.binding.offsets[feed];
+  }
+
+  at::Tensor makeOperand(uint32_t index) {
     const graph::SlotRef &ref = segmentEvent_.inputs[index];
     if (ref.slot == kNever)
       return {};
-    const TensorMeta &meta = event_.inputs[index].meta;
-    int64_t offset = ref.offsetFeed == kNever ? meta.offset : run_.binding.offsets[ref.offsetFeed];
-    return makeTensor(hostStorage(run_.buffer(ref.slot)), meta, offset);
+    return makeTensor(hostStorage(run_.buffer(ref.slot)), event_.inputs[index].meta, offsetOf(index));
   }
 
   void takeResults(torch::jit::Stack &stack) {
@@ -99,9 +113,12 @@ private:
     auto equal = [](c10::IntArrayRef a, std::span<const int64_t> b) {
       return std::equal(a.begin(), a.end(), b.begin(), b.end());
     };
-    TORCH_CHECK(tensor.defined() && equal(tensor.sizes(), result.meta.sizes()), "terra: ", event_.name(),
-                " returned another shape than when it was recorded; please report this op",
-                event_.location.empty() ? "" : " (at ", event_.location, event_.location.empty() ? "" : ")");
+    if (!tensor.defined() || !equal(tensor.sizes(), result.meta.sizes())) {
+      tracer::markDynamic(*event_.op);
+      TORCH_CHECK(false, "terra: ", event_.name(), " returned another shape than for an equal call before",
+                  event_.location.empty() ? "" : " (at ", event_.location, event_.location.empty() ? "" : ")",
+                  ". Its sizes depend on data. This call cannot be finished; the next ones run the operation at once");
+    }
     bool fits = equal(tensor.strides(), result.meta.strides()) && tensor.storage_offset() == result.meta.offset &&
                 tensor.storage().nbytes() >= buffer.bytes() && !sharesOperand(tensor);
     if (fits)
@@ -126,6 +143,7 @@ private:
   const graph::SegmentEvent &segmentEvent_;
   const graph::Event &event_;
   const HostCall &call_;
+  std::vector<at::Tensor> made_; ///< operands, where some are the same object
 };
 
 class TorchHost final : public runtime::Host {

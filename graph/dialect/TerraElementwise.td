@@ -192,7 +192,7 @@ def Terra_HardswishBackwardOp : FloatBinary<"hardswish_backward", ["aten::hardsw
     "where(le($1, -3), 0, where(lt($1, 3), mul($0, add(div($1, 3), 0.5)), $0))">;
 def Terra_HardsigmoidOp : FloatUnary<"hardsigmoid", ["aten::hardsigmoid[_]"], "div(minimum(maximum(add($0, 3), 0), 6), 6)">;
 def Terra_HardsigmoidBackwardOp : FloatBinary<"hardsigmoid_backward", ["aten::hardsigmoid_backward"],
-    "where(logical_and(gt($1, -3), lt($1, 3)), div($0, 6), 0)">;
+    "where(logical_and(gt($1, -3), lt($1, 3)), mul($0, 0.16666667163372039794921875), 0)">; // PyTorch's 1.0f / 6.0f
 def Terra_MishOp : FloatUnary<"mish", ["aten::mish[_]"], "mul($0, tanh(log1p(exp($0))))">;
 def Terra_DropoutBackwardOp : Ternary<"dropout_backward", ["aten::native_dropout_backward = mul(mul($0, $1), $2)"],
     "mul(mul($0, $1), $2)", 1>;

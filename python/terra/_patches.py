@@ -24,15 +24,25 @@ _READS = (
     "__repr__",
 )
 # Hand the memory out.
-_EXPOSES = ("numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "__cuda_array_interface__")
+_EXPOSES = (
+    "numpy",
+    "__array__",
+    "__dlpack__",
+    "data_ptr",
+    "const_data_ptr",
+    "untyped_storage",
+    "__cuda_array_interface__",
+)
 # Functions that read the memory of tensors among their arguments before any operation is dispatched.
 _READERS = (
     (torch, ("tensor", "as_tensor", "asarray", "tensor_split", "ctc_loss", "to_dlpack")),
-    (torch.Tensor, ("tensor_split",)),
+    (torch.Tensor, ("tensor_split", "new_tensor")),
     (torch._VF, ("_pad_packed_sequence", "_pack_padded_sequence")),
     (torch._C, ("_to_dlpack", "_to_dlpack_versioned")),
     (torch.utils.dlpack, ("to_dlpack",)),
 )
+# The same, and they read what they compute from them.
+_REAL = ("sparse_coo_tensor",)
 # Settings of the whole process that decide what queued work computes.
 _SETTINGS = (
     "_set_default_dtype",
@@ -84,7 +94,21 @@ def _reading_arguments(original: Callable[..., Any], exposes: bool) -> Callable[
     return call
 
 
+def _running_for_real(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        _C.begin_real()
+        try:
+            return original(*args, **kwargs)
+        finally:
+            _C.end_real()
+
+    return call
+
+
 def _patch_readers() -> None:
+    for name in _REAL:
+        setattr(torch, name, _reading_arguments(_running_for_real(getattr(torch, name)), exposes=False))
     for module, names in _READERS:
         for name in names:
             if callable(original := getattr(module, name, None)):
@@ -96,6 +120,7 @@ def _drawing(original: Callable[..., Any]) -> Callable[..., Any]:
     def access(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self is torch.default_generator:
             _C.read_generator()
+        _read_all(args, exposes=False)  # a state to set
         return original(self, *args, **kwargs)
 
     return access

@@ -66,12 +66,7 @@ void pair(In in, Scalars, In out, int64_t begin, int64_t end, Generator &) {
 
 FakeOp make(const char *name, std::vector<graph::OpParam> params, Shape shape, Compute compute, bool elementwise,
             uint32_t flags = 0) {
-  FakeOp op{{}, shape, elementwise, compute};
-  op.op.name = name;
-  op.op.flags = flags;
-  op.op.params = std::move(params);
-  op.op.viewRule = graph::viewRuleOf(name);
-  return op;
+  return {{name, flags, std::move(params), graph::viewRuleOf(name)}, shape, elementwise, compute};
 }
 
 Ops makeOps() {

@@ -155,6 +155,26 @@ TEST_F(PrefixExecution, a_failing_op_poisons_its_results_and_the_next_region_is_
   EXPECT_NO_THROW(hooked_.read(d));
 }
 
+TEST_F(PrefixExecution, an_error_that_another_thread_met_first_is_raised_on_the_regions_own_too) {
+  Tensor c, d;
+  auto body = [&] {
+    c = add(a_, b_);
+    d = add(c, b_);
+    step();
+  };
+  region(body);
+  host_.failAtExtern = 1;
+  runAhead(body);
+  std::thread other([&] {
+    EXPECT_THROW(hooked_.read(d), std::runtime_error);
+    EXPECT_NO_THROW(hooked_.read(a_)) << "it knows";
+  });
+  other.join();
+  EXPECT_THROW(hooked_.read(a_), std::runtime_error) << "its write was dropped";
+  EXPECT_NO_THROW(hooked_.read(a_));
+  EXPECT_EQ(region(body), nullptr);
+}
+
 TEST_F(PrefixExecution, an_error_that_nobody_waited_for_is_raised_by_synchronize_or_the_next_region) {
   auto body = [&] { step(); };
   region(body);

@@ -17,12 +17,7 @@ namespace {
 using testing::HasSubstr;
 
 Op makeOp(const std::string &name, std::vector<OpParam> params, uint32_t flags = 0) {
-  Op op;
-  op.name = name;
-  op.flags = flags;
-  op.params = std::move(params);
-  op.viewRule = viewRuleOf(name);
-  return op;
+  return {name, flags, std::move(params), viewRuleOf(name)};
 }
 
 TensorMeta makeMeta(std::vector<int64_t> dims, DType dtype = DType::Float32) {

@@ -1,6 +1,7 @@
 """Errors that depend on data: exact with `precise_errors`, late but never lost without; and readers of everything."""
 
 import sys
+import threading
 
 import pytest
 import terra
@@ -102,6 +103,37 @@ def test_failed_work_leaves_storages_as_at_the_failing_op(numerics):
     assert before.tolist() == [6, 6] and after.tolist() == [5, 5]
     step(torch.tensor([2]))
     assert before.tolist() == [7, 7] and after.tolist() == [6, 6]
+
+
+def test_failure_met_by_another_thread_first_is_raised_on_the_regions_own_too(numerics):
+    table, after, large = torch.ones(5, 2), torch.zeros(2), torch.ones(1000, 1000)
+
+    @terra.function(numerics=numerics)
+    def step(index):
+        large @ large  # Python has left the region when the graph fails
+        row = F.embedding(index, table)
+        after.add_(row.sum(0))
+        return row
+
+    for _ in range(5):
+        step(torch.tensor([1]))
+        step.wait_compiled()
+    row = step(torch.tensor([50]))
+    met = []
+
+    def read():
+        try:
+            row.tolist()
+        except IndexError as error:
+            met.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    reader.join()
+    assert len(met) == 1
+    with pytest.raises(IndexError):
+        after.tolist()  # what the region was to add has been dropped
+    assert after.tolist() == [5, 5]
 
 
 def test_debugger_that_prints_every_local_at_every_line(numerics):

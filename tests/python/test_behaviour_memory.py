@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import terra
 import torch
 import torch.nn.functional as F
 from models import stepping, vectors
@@ -229,6 +230,33 @@ def composites_that_read_memory(x, i):
 
 
 @body
+def constructors_that_read_memory(x, i):
+    pairs = torch.tensor([[0, 1, 2], [2, 0, 1]]) + 0
+    sparse = torch.sparse_coo_tensor(pairs, x[0, :3] * 2)
+    state = torch.get_rng_state() + 0
+    torch.set_rng_state(state)
+    return x.new_tensor([x.sum(), 1.0]), sparse.to_dense(), torch.rand(2), (x * 1).const_data_ptr() != 0
+
+
+@body
+def operands_that_are_one_object(x, i):
+    """Attention computes differently when query, key and value are the same tensor object."""
+    torch.manual_seed(3)
+    attention = nn.MultiheadAttention(8, 2, batch_first=True).eval()
+    a, b = (x * 1).view(2, 3, 8), (x * 1).view(2, 3, 8)
+    with torch.no_grad():
+        return attention(a, a, a), attention(a, b, b), attention(a, a.view(2, 3, 8), a), torch.cat([a, a]), a.add_(a)
+
+
+@body
+def two_rows_or_one_twice(x, i):
+    """An op that was recorded with one tensor twice, and later gets two tensors of one storage."""
+    rows = (x * 2).unbind(0)
+    first, second = rows[0], rows[0 if i % 3 == 0 else 2]
+    return first - second, torch.stack([first, second]), first @ second
+
+
+@body
 def tensors_as_python_numbers(x, i):
     two = torch.tensor(2) + 0
     return x[:two], x[two], [1, 2, 3, 4][two], list(range(two)), torch.arange(two + 1), complex(x.sum()), 3.0 in x
@@ -316,6 +344,29 @@ NEVER_REPEATS = {"masks_and_nonzero"}
 @pytest.mark.parametrize("name", BODIES)
 def test_memory(name, numerics):
     check(stepping(BODIES[name]), numerics, coexecutes=name not in NEVER_REPEATS)
+
+
+def test_sizes_that_turn_out_to_depend_on_data():
+    """`_ctc_loss.Tensor` does not say that the size of its second result is given by the target lengths."""
+    ctc = torch.ops.aten._ctc_loss.Tensor
+    scores, targets = torch.randn(6, 2, 4).log_softmax(2), torch.tensor([[1, 2, 3], [1, 3, 2]])
+
+    def eager(lengths):
+        return ctc(scores, targets, torch.tensor([6, 6]), lengths)
+
+    step = terra.function(eager, numerics="exact")
+    short, long = torch.tensor([2, 2]), torch.tensor([3, 2])
+    for _ in range(3):
+        step(short)
+        step.wait_compiled()
+    if step.stats()["gates"] == 0:  # no other test has met this operator
+        with pytest.raises(RuntimeError, match="depend on data"):
+            step(long)[1].tolist()
+    for i in range(8):
+        lengths = (short, long)[i % 2]
+        expected, actual = eager(lengths), step(lengths)
+        assert torch.equal(expected[0], actual[0]) and expected[1].shape == actual[1].shape
+    assert step.stats()["gates"] > 0 and step.stats()["regions_failed"] <= 1
 
 
 def test_sizes_that_change_in_every_turn(numerics):

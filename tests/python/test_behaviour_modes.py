@@ -463,12 +463,8 @@ def raises_in_the_forward_after_gradients_exist(s):
 HALVES = Tolerance.fast(3e-2, 2e-2)
 
 
-# Terra is wrong here, with the reason.
-BROKEN = {"inference_between_forward_and_backward": "a view made in inference mode is promised as an inference tensor"}
-
-
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("name", "when", "numerics"), cases(ACTS, BROKEN))
+@pytest.mark.parametrize(("name", "when", "numerics"), cases(ACTS))
 def test_act(name, when, numerics):
     play(ACTS[name], when, numerics, tolerance=HALVES if name.startswith("autocast") else None)
 
@@ -476,6 +472,6 @@ def test_act(name, when, numerics):
 @pytest.mark.filterwarnings("ignore")
 def test_acts_one_after_another(numerics):
     """No act leaves anything behind that the next could notice."""
-    acts = [fn for name, fn in ACTS.items() if not name.startswith(("autocast", "raises", *BROKEN))]
+    acts = [fn for name, fn in ACTS.items() if not name.startswith(("autocast", "raises"))]
     program = playing(lambda s: (acts[s.i // 2] if s.i % 2 else plain)(s), 2 * len(acts), ALWAYS)
     check(program, numerics, ways=(False,), coexecutes=False)

@@ -388,6 +388,8 @@ def senseless(disturbance, optimizer):
         return optimizer not in ("SGD", "Adam", "AdamW", "Adagrad")
     if disturbance == "gradients_missing_now_and_then":
         return optimizer == "Muon"
+    if disturbance == "options_change":
+        return optimizer == "Adafactor"
     if disturbance in ("implementation_changes", "in_inference_mode"):
         return optimizer in ("fused", "Muon")
     return False

@@ -30,6 +30,8 @@ if CONFORMANCE:
 UNINITIALISED = {
     "empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided", "resize_", "resize_as_",
 }  # fmt: skip
+# Eager's own result depends on what was in memory before: LAPACK's gelsy reads the uninitialised pivots it is given.
+UNSTABLE = {"linalg.lstsq"}
 
 
 def full_name(op):
@@ -102,7 +104,7 @@ def only_metas(tree):
     return [only_metas(v) for v in tree] if isinstance(tree, list) else tree
 
 
-LOW = (torch.bfloat16, torch.float16)
+LOW = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def mapped(value, change):
@@ -126,7 +128,7 @@ def data_of(tree):
 
 
 def as_precise_as_eager(eager_fn, arguments, expected, actual):
-    """For 16-bit types: no further from the float64 result than twice what eager is, where the two differ."""
+    """No further from the float64 result than twice what eager is, where the two differ."""
     exact = data_of(call(eager_fn, mapped(arguments, widened)))
     triples = list(zip(exact, data_of(expected), data_of(actual), strict=False))
     if not len(exact) == len(data_of(expected)) == len(data_of(actual)):
@@ -142,13 +144,15 @@ def as_precise_as_eager(eager_fn, arguments, expected, actual):
     return True
 
 
-def compare(name, samples, eager_fn, numerics, metas_only=False):
-    """Calls each sample `CALLS` times under one decorated function. Returns the number of co-executed regions."""
+def compare(name, samples, eager_fn, numerics, metas_only=False, close=False):
+    """Calls each sample `CALLS` times under one decorated function. Returns the number of co-executed regions.
+
+    `close`: also in exact, results need only be close."""
     step = terra.function(eager_fn, numerics=numerics)
     for number, arguments in enumerate(samples):
         expected = call(eager_fn, arguments)
         stable = not metas_only and difference(expected, call(eager_fn, arguments), Tolerance()) is None
-        tolerance = Tolerance() if numerics == "exact" else Tolerance.fast(5e-5, 1e-5)
+        tolerance = Tolerance() if numerics == "exact" and not close else Tolerance.fast(5e-5, 1e-5)
         for turn in range(CALLS):
             actual = call(step, arguments)
             step.wait_compiled()
@@ -193,7 +197,8 @@ def test_operator(name, numerics):
     op = OPS[name]
     for dtype in DTYPES:
         if dtype in op.supported_dtypes("cpu"):
-            compare(f"{name} {dtype}", samples_of(op, dtype), with_gradients(op.op), numerics, op.name in UNINITIALISED)
+            kinds = op.name in UNINITIALISED, op.name in UNSTABLE
+            compare(f"{name} {dtype}", samples_of(op, dtype), with_gradients(op.op), numerics, *kinds)
 
 
 @pytest.mark.filterwarnings("ignore")

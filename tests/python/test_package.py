@@ -86,20 +86,26 @@ def test_import_works_before_and_after_torch():
         subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
+def configure(folder, *options):
+    """Configures the source tree into `folder`."""
+    command = ["cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", "-DTERRA_TORCH=OFF", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(not shutil.which("cmake"), reason="needs cmake")
+@pytest.mark.parametrize(
+    ("header", "package"), [("nlohmann_json_hpp", "nlohmann-json3-dev"), ("CLI_CLI_hpp", "libcli11-dev")]
+)
+def test_missing_header_says_which_package_to_install(header, package, tmp_path):
+    """CMake's cached answer stands for a machine without the header."""
+    result = configure(tmp_path, f"-DTERRA_HAS_{header}=OFF", "-DTERRA_COMPILER=OFF", "-DTERRA_TESTS=OFF")
+    assert result.returncode != 0
+    assert f"apt-get install {package}" in result.stderr
+
+
 @pytest.mark.skipif(not shutil.which("cmake"), reason="needs cmake")
 def test_missing_llvm_says_which_packages_to_install(tmp_path):
-    command = [
-        "cmake",
-        "-S",
-        ROOT,
-        "-B",
-        tmp_path,
-        "-G",
-        "Ninja",
-        "-DTERRA_TORCH=OFF",
-        "-DCMAKE_DISABLE_FIND_PACKAGE_MLIR=ON",
-    ]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = configure(tmp_path, "-DCMAKE_DISABLE_FIND_PACKAGE_MLIR=ON")
     assert result.returncode != 0
     assert "libmlir-22-dev" in result.stderr
     assert "-DTERRA_COMPILER=OFF" in result.stderr
