@@ -10,6 +10,11 @@
 #include <mutex>
 #include <optional>
 
+namespace at::native {
+/// PyTorch's own entry to oneDNN's matrix products, which its headers do not declare: null where it has none.
+[[gnu::weak]] void mkldnn_matmul(const Tensor &a, const Tensor &b, const Tensor &result, float beta, float alpha);
+} // namespace at::native
+
 namespace terra::frontend {
 
 namespace {
@@ -18,13 +23,18 @@ namespace {
 constexpr int64_t kLeastWork = 1 << 21;
 constexpr size_t kMostShapes = 4096;
 
+/// a × b + bias of matrices, or of batches of matrices; the bias may be undefined.
 struct Product {
-  at::Tensor a, b, bias; ///< a × b + bias; the bias may be undefined
+  at::Tensor a, b, bias;
+
+  bool batched() const { return a.dim() == 3; }
+  int64_t work() const { return a.numel() * b.size(-1); }
 };
 
-bool isMatrix(const at::Tensor &t) {
-  return t.defined() && t.dim() == 2 && t.scalar_type() == at::kFloat && t.device().is_cpu() && !t.is_neg() &&
-         (t.stride(0) == 1 || t.stride(1) == 1);
+/// A matrix, or a batch of them one after the other, without gaps.
+bool isDense(const at::Tensor &t, int64_t dims) {
+  return t.defined() && t.dim() == dims && t.scalar_type() == at::kFloat && t.device().is_cpu() && !t.is_neg() &&
+         (dims == 2 ? t.stride(0) == 1 || t.stride(1) == 1 : t.is_contiguous() || t.transpose(1, 2).is_contiguous());
 }
 
 bool isOne(const c10::IValue &value) {
@@ -42,10 +52,13 @@ std::optional<Product> productOf(const graph::Event &event, const torch::jit::St
                  p.bias.size(0) == p.b.size(1) && isOne(stack[3]) && isOne(stack[4]);
     if (!plain)
       return std::nullopt;
+  } else if (event.op->name == "aten::bmm" && at::native::mkldnn_matmul) {
+    p = {stack[0].toTensor(), stack[1].toTensor(), {}};
   } else {
     return std::nullopt;
   }
-  bool large = isMatrix(p.a) && isMatrix(p.b) && p.a.size(0) * p.a.size(1) * p.b.size(1) >= kLeastWork;
+  int64_t dims = event.op->name == "aten::bmm" ? 3 : 2;
+  bool large = isDense(p.a, dims) && isDense(p.b, dims) && p.work() >= kLeastWork;
   return large ? std::optional(std::move(p)) : std::nullopt;
 }
 
@@ -94,11 +107,11 @@ private:
 };
 
 /// Sizes, which way each matrix lies, bias, threads.
-using Key = std::array<int64_t, 5>;
+using Key = std::array<int64_t, 6>;
 
 Key keyOf(const Product &p) {
-  int64_t layout = (p.a.stride(1) == 1) | (p.b.stride(1) == 1) << 1 | p.bias.defined() << 2;
-  return {p.a.size(0), p.a.size(1), p.b.size(1), layout, at::get_num_threads()};
+  int64_t layout = (p.a.stride(-1) == 1) | (p.b.stride(-1) == 1) << 1 | p.bias.defined() << 2 | p.batched() << 3;
+  return {p.batched() ? p.a.size(0) : 1, p.a.size(-2), p.a.size(-1), p.b.size(-1), layout, at::get_num_threads()};
 }
 
 std::mutex mutex;
@@ -114,6 +127,11 @@ Race *raceFor(const Product &p) {
 }
 
 at::Tensor byOneDnn(const Product &p) {
+  if (p.batched()) {
+    at::Tensor result = at::empty({p.a.size(0), p.a.size(1), p.b.size(2)}, p.a.options());
+    at::native::mkldnn_matmul(p.a, p.b, result, /*beta=*/0, /*alpha=*/1);
+    return result;
+  }
   std::optional<at::Tensor> bias = p.bias.defined() ? std::optional(p.bias) : std::nullopt;
   return oneDnnLinear()->call(p.a, p.b.t(), bias, "none", c10::List<std::optional<at::Scalar>>(), "");
 }

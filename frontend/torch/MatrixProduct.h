@@ -7,7 +7,7 @@
 
 namespace terra::frontend {
 
-/// Runs `aten::mm` or `aten::addmm` of f32 matrices, where a library other than eager's was measured to be faster for
+/// Runs `aten::mm`, `aten::addmm` or `aten::bmm` of f32 matrices, where a library other than eager's was measured to be faster for
 /// these sizes: takes the arguments from the stack and puts the result there. False: not done, the stack is as it was.
 ///
 /// PyTorch calls MKL, whose kernels are several times slower than oneDNN's on processors of other makers; which one wins

@@ -64,6 +64,21 @@ def test_scaled_products_and_odd_biases(beta, alpha):
         compiled.wait_compiled()
 
 
+def test_batches_of_products():
+    def batches(x, y):
+        scores = x @ y.transpose(1, 2)
+        return scores, scores @ y, x.transpose(1, 2) @ y, x[:, :, ::2] @ y[:, :64], x[:1].expand_as(x) @ x.mT
+
+    compiled = terra.function(batches)
+    for i in range(CALLS):
+        g = torch.Generator().manual_seed(i)
+        inputs = torch.randn(6, 100, 128, generator=g), torch.randn(6, 100, 128, generator=g)
+        exact = batches(*(t.double() for t in inputs))
+        for actual, expected in zip(compiled(*inputs), exact, strict=True):
+            assert relative_error(actual, expected) < 1e-6
+        compiled.wait_compiled()
+
+
 def test_training_with_large_layers():
     def losses(decorate):
         torch.manual_seed(0)

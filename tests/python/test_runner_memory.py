@@ -14,7 +14,7 @@ SIZE = (512, 1024)  # 2 MiB: a block
 
 @pytest.mark.parametrize("numerics", ["fast", "exact"])
 def test_results_keep_their_values_while_blocks_are_used_again(numerics):
-    weight = torch.randn(1024, 1024)
+    weight = torch.randn(1024, 1024) / 32
 
     def step(x):
         y = F.relu(x @ weight) * 2
@@ -29,7 +29,7 @@ def test_results_keep_their_values_while_blocks_are_used_again(numerics):
             del kept[0]
     for x, results in kept:
         for actual, expected in zip(results, step(x), strict=True):
-            torch.testing.assert_close(actual, expected)
+            torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_results_outlive_the_function_and_grow():
