@@ -255,6 +255,7 @@ std::shared_ptr<Executable> compileWithLlvm(const graph::Segment &segment, const
     return nullptr;
   }
   count(*executable);
+  executable->fast = true;
   return executable;
 }
 

@@ -53,6 +53,7 @@ struct Instruction {
 struct Executable {
   std::vector<Instruction> instructions; ///< sorted by trigger
   std::shared_ptr<void> code;
+  bool fast = false; ///< the host may run externs by other kernels than eager's, where they are faster
   double compileSeconds = 0;
   uint32_t kernelCount = 0, externCount = 0;
 };

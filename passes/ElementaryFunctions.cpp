@@ -100,20 +100,19 @@ Value ScalarMath::tanhF32(Value x) {
   return copysign(select(less(magnitude, f32(0.625f)), small, large), x);
 }
 
-/// After N. Juffa: a polynomial near zero, 1 - exp(polynomial) elsewhere.
+/// Two polynomials (minimax, fitted for this): x P(x²) below 1, one centred in [1, 3.92] above, where 1 is reached.
 Value ScalarMath::erfF32(Value x) {
-  Value t = fabs(x), s = mul(x, x);
-  Value r = fma(f32(-1.72853470e-5f), t, f32(3.83197126e-4f));
-  Value u = fma(f32(-3.88396438e-3f), t, f32(2.42546219e-2f));
-  r = fma(r, s, u);
-  for (float c : {-1.06777877e-1f, -6.34846687e-1f, -1.28717512e-1f})
-    r = fma(r, t, f32(c));
-  r = fma(r, t, arith::NegFOp::create(b, loc, t));
-  Value large = copysign(sub(f32(1.0f), expF32(r)), x);
-  Value p = polynomial(
-      s, {-5.96761703e-4f, 4.99119423e-3f, -2.67681349e-2f, 1.12819925e-1f, -3.76125336e-1f, 1.28379166e-1f});
-  Value small = fma(p, x, x);
-  return select(less(f32(0.927734375f), t), large, small);
+  Value magnitude = fabs(x), square = mul(x, x), one = f32(1.0f), end = f32(3.92f);
+  Value small = polynomial(square, {7.853860006e-05f, -8.010193123e-04f, 5.188327748e-03f, -2.685381100e-02f,
+                                    1.128358543e-01f, -3.761262596e-01f, 1.128379107e+00f});
+  Value clamped = select(less(end, magnitude), end, magnitude); // keeps NaN
+  Value centred = fma(clamped, f32(0.6849315f), f32(-1.6849315f));
+  Value large =
+      polynomial(centred, {-8.599194116e-04f, 1.629612991e-03f, 2.283840673e-03f, -9.083879180e-03f, 8.065709844e-03f,
+                           6.526904646e-03f, -2.869897336e-02f, 4.509779066e-02f, -4.500537366e-02f, 3.060109727e-02f,
+                           -1.393160224e-02f, 3.878064919e-03f, 9.994966984e-01f});
+  large = copysign(select(less(one, large), one, large), x);
+  return select(less(magnitude, one), mul(x, small), large);
 }
 
 } // namespace terra::passes

@@ -43,9 +43,20 @@ struct Kernel {
   int64_t numel = 1;
 
   bool accepts(const Slice &slice) const {
-    if (numel != slice.numel)
+    if (numel != slice.numel || !sharesReads(slice))
       return false;
     return slice.reduced.empty() || reduced.empty() || slice.reduced.front() == reduced;
+  }
+  /// Loops over unrelated memory are better apart.
+  bool sharesReads(const Slice &slice) const {
+    bool reads = false;
+    for (Operation *op : slice.ops)
+      if (isa<ir::ReadOp>(op)) {
+        if (ops.contains(op))
+          return true;
+        reads = true;
+      }
+    return !reads;
   }
   void add(const Slice &slice) {
     ops.insert(slice.ops.begin(), slice.ops.end());
@@ -119,6 +130,8 @@ private:
 
   /// Kernels that overwrite what others read come after them.
   static bool order(std::vector<Kernel> &kernels) {
+    if (!anyClobbers(kernels))
+      return true;
     for (size_t i = 0; i < kernels.size(); ++i) {
       auto next = std::find_if(kernels.begin() + ptrdiff_t(i), kernels.end(), [&](const Kernel &k) {
         return std::none_of(kernels.begin() + ptrdiff_t(i), kernels.end(),
@@ -129,6 +142,22 @@ private:
       std::rotate(kernels.begin() + ptrdiff_t(i), next, next + 1);
     }
     return true;
+  }
+
+  /// Some kernel overwrites what another reads.
+  static bool anyClobbers(const std::vector<Kernel> &kernels) {
+    llvm::DenseMap<Value, const Kernel *> reader; // null: several
+    for (const Kernel &kernel : kernels)
+      for (Operation *op : kernel.ops)
+        if (isa<ir::ReadOp>(op))
+          if (auto [it, isNew] = reader.try_emplace(op->getOperand(0), &kernel); !isNew && it->second != &kernel)
+            it->second = nullptr;
+    return llvm::any_of(kernels, [&](const Kernel &kernel) {
+      return llvm::any_of(kernel.ops, [&](Operation *op) {
+        auto it = isa<ir::WriteOp>(op) ? reader.find(op->getOperand(1)) : reader.end();
+        return it != reader.end() && it->second != &kernel;
+      });
+    });
   }
 
   FailureOr<ir::KernelOp> build(const Kernel &kernel) {

@@ -105,7 +105,7 @@ private:
 struct ForwardStoresPass : impl::ForwardStoresBase<ForwardStoresPass> {
   void runOnOperation() override {
     for (auto group : getOperation().getBody().getOps<ir::GroupOp>())
-      if (!Forwarder(group).run()) {
+      if (!group->hasAttr("failed") && !Forwarder(group).run()) {
         group.emitRemark("views of one slot overlap; its events run as externs");
         group->setAttr("failed", UnitAttr::get(&getContext()));
       }

@@ -29,13 +29,14 @@ struct Written {
 /// What matters of a group for merging.
 struct Group {
   SmallVector<ir::GroupOp> members; ///< in event order
+  SmallVector<ir::GroupOp> parts;   ///< of other groups, computed by the same instruction
   SmallVector<View> reads;
   SmallVector<Written> writes;
   SmallVector<Reduced, 1> reduced;  ///< distinct, over all writes
   int64_t numel = 1;
   Cuts cuts;
   int64_t ops = 0;
-  bool open = true, nested = true;
+  bool open = true, nested = true, apart = true;
 
   int64_t first() { return members.front().getEvents().front(); }
   int64_t last() { return members.back().getEvents().back(); }
@@ -278,15 +279,63 @@ private:
   llvm::DenseMap<Value, SmallVector<Group *>> bySlot_;
 };
 
+/// Parts of one event (a call on lists) in different groups: one instruction must compute them all. Each group goes
+/// into the last one that has an event in common. What they do to memory is apart, or the whole is left to the host.
+class PartsOfEvents {
+public:
+  void unite(std::vector<std::unique_ptr<Group>> &groups) {
+    for (auto &group : groups) {
+      if (group->members.empty())
+        continue;
+      Group *root = group.get();
+      for (ir::GroupOp member : group->members)
+        root = join(root, byEvent_.try_emplace(member.getEvents().front(), root).first->second);
+    }
+    for (auto &group : groups)
+      if (Group *root = find(group.get()); root != group.get())
+        move(*group, *root);
+  }
+
+private:
+  Group *find(Group *group) {
+    while (Group *next = into_.lookup(group))
+      group = next;
+    return group;
+  }
+
+  Group *join(Group *a, Group *b) {
+    a = find(a), b = find(b);
+    if (a == b)
+      return a;
+    if (a->last() < b->last())
+      std::swap(a, b);
+    return into_[b] = a;
+  }
+
+  void move(Group &part, Group &whole) {
+    whole.apart &= !hazard(part, whole) && !hazard(whole, part);
+    whole.parts.append(part.members.begin(), part.members.end());
+    whole.reads.append(part.reads.begin(), part.reads.end());
+    whole.writes.append(part.writes.begin(), part.writes.end());
+    part.members.clear();
+  }
+
+  llvm::DenseMap<int64_t, Group *> byEvent_;
+  llvm::DenseMap<Group *, Group *> into_;
+};
+
 /// One group op, at the place of the last member.
 ir::GroupOp materialise(Group &group) {
   ir::GroupOp last = group.members.back();
-  if (group.members.size() == 1)
+  if (!group.apart)
+    last->setAttr("failed", UnitAttr::get(last.getContext()));
+  if (group.members.size() == 1 && group.parts.empty())
     return last;
   SmallVector<int64_t> events;
   SmallVector<Location> locations;
   Block *body = &last.getBody().front();
   Operation *anchor = body->empty() ? nullptr : &body->front();
+  group.members.insert(group.members.begin(), group.parts.begin(), group.parts.end());
   for (ir::GroupOp member : group.members) {
     llvm::append_range(events, member.getEvents());
     locations.push_back(member.getLoc());
@@ -297,6 +346,8 @@ ir::GroupOp materialise(Group &group) {
     body->getOperations().splice(where, source->getOperations());
     member.erase();
   }
+  llvm::sort(events);
+  events.erase(llvm::unique(events), events.end());
   last.setEvents(events);
   last->setLoc(FusedLoc::get(last.getContext(), locations));
   return last;
@@ -314,6 +365,7 @@ struct FuseGroupsPass : impl::FuseGroupsBase<FuseGroupsPass> {
         fuser.visit(call);
     }
     numMerged += fuser.merged;
+    PartsOfEvents().unite(fuser.groups);
     for (auto &group : fuser.groups)
       if (!group->members.empty())
         materialise(*group);

@@ -60,18 +60,29 @@ private:
     const graph::SegmentEvent &e = segment_.events[index];
     if (e.event->onlyMakesViews())
       return false;
-    Location loc = location(*e.event);
-    for (const ir::AtenForm &form : ir::formsOf(context_, e.event->name())) {
+    ImportCall call(b_, location(*e.event), e, slots_);
+    return call.isPlain() && llvm::any_of(ir::formsOf(context_, e.event->name()), [&](const ir::AtenForm &form) {
+             return llvm::all_of(form.guards, [&](const ir::Guard &g) { return call.holds(g); }) &&
+                    importByForm(index, call, form);
+           });
+  }
+
+  /// A group, or one for each element of a call on lists: FuseGroups puts those of one event together again.
+  bool importByForm(size_t index, ImportCall &call, const ir::AtenForm &form) {
+    SmallVector<ir::GroupOp> groups;
+    for (unsigned element = 0; element < std::max(1u, call.numElements()); ++element) {
       OpBuilder::InsertionGuard guard(b_);
-      auto group = ir::GroupOp::create(b_, loc, b_.getDenseI64ArrayAttr({int64_t(index)}), DenseI64ArrayAttr());
-      b_.setInsertionPointToEnd(&group.getBody().emplaceBlock());
-      ImportCall call(b_, loc, e, slots_);
-      if (call.isPlain() && llvm::all_of(form.guards, [&](const ir::Guard &g) { return call.holds(g); }) &&
-          importForm(call, form))
-        return true;
-      group.erase();
+      groups.push_back(
+          ir::GroupOp::create(b_, call.loc, b_.getDenseI64ArrayAttr({int64_t(index)}), DenseI64ArrayAttr()));
+      b_.setInsertionPointToEnd(&groups.back().getBody().emplaceBlock());
+      call.selectElement(element);
+      if (importForm(call, form))
+        continue;
+      for (ir::GroupOp group : groups)
+        group.erase();
+      return false;
     }
-    return false;
+    return true;
   }
 
   bool importForm(ImportCall &call, const ir::AtenForm &form) {

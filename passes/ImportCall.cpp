@@ -81,9 +81,23 @@ const Arg &ImportCall::arg(unsigned n) const {
   return n < event().args.size() ? event().args[n] : none;
 }
 
-bool ImportCall::isTensor(unsigned n) const {
+bool ImportCall::isElementList(unsigned n) const {
   const Arg &a = arg(n);
-  return a.kind == ArgKind::Tensor && event().inputs[a.first].storage != graph::kNoStorage;
+  return (a.kind == ArgKind::TensorList || a.kind == ArgKind::DoubleList) && a.count == numElements();
+}
+
+unsigned ImportCall::numElements() const {
+  bool onLists = event().op && StringRef(event().op->name).starts_with("aten::_foreach_");
+  return onLists && arg(0).kind == ArgKind::TensorList ? arg(0).count : 0;
+}
+
+unsigned ImportCall::input(unsigned n) const {
+  return arg(n).kind == ArgKind::TensorList ? arg(n).first + element_ : arg(n).first;
+}
+
+bool ImportCall::isTensor(unsigned n) const {
+  bool tensor = arg(n).kind == ArgKind::Tensor || (arg(n).kind == ArgKind::TensorList && isElementList(n));
+  return tensor && operand(n).storage != graph::kNoStorage;
 }
 
 bool ImportCall::isPlain() const {
@@ -126,17 +140,18 @@ bool ImportCall::holds(const ir::Guard &guard) const {
 
 Value ImportCall::value(unsigned n) {
   const Arg &a = arg(n);
-  if (a.kind == ArgKind::Tensor) {
-    const graph::Operand &operand = event().inputs[a.first];
-    if (operand.storage == graph::kNoStorage)
+  if (a.kind == ArgKind::Tensor || a.kind == ArgKind::TensorList) {
+    if (!isTensor(n))
       return {};
-    graph::SlotRef ref = event_.inputs[a.first];
+    const graph::Operand &operand = this->operand(n);
+    graph::SlotRef ref = event_.inputs[input(n)];
     auto type = RankedTensorType::get(operand.meta.sizes(), elementType(b.getContext(), operand.meta.dtype));
     IntegerAttr feed = ref.offsetFeed == kNever ? IntegerAttr() : b.getI64IntegerAttr(ref.offsetFeed);
     return ir::ReadOp::create(b, loc, type, slots_[ref.slot], b.getI64IntegerAttr(operand.meta.offset),
                               b.getDenseI64ArrayAttr(operand.meta.strides()), feed);
   }
-  bool isFloat = a.kind == ArgKind::Double || a.kind == ArgKind::NumberDouble;
+  bool isList = a.kind == ArgKind::DoubleList && isElementList(n);
+  bool isFloat = a.kind == ArgKind::Double || a.kind == ArgKind::NumberDouble || isList;
   bool isInt = a.kind == ArgKind::Int || a.kind == ArgKind::NumberInt || a.kind == ArgKind::Bool ||
                a.kind == ArgKind::NumberBool;
   if (!isFloat && !isInt)
@@ -144,8 +159,9 @@ Value ImportCall::value(unsigned n) {
   Type element = isFloat ? Type(b.getF64Type()) : Type(b.getI64Type());
   auto type = RankedTensorType::get({}, element);
   if (event_.scalarFeeds.size() > n && event_.scalarFeeds[n] != kNever)
-    return ir::FeedOp::create(b, loc, type, b.getI64IntegerAttr(event_.scalarFeeds[n]));
-  TypedAttr attr = isFloat ? TypedAttr(b.getF64FloatAttr(a.scalar.d)) : TypedAttr(b.getI64IntegerAttr(a.scalar.i));
+    return ir::FeedOp::create(b, loc, type, b.getI64IntegerAttr(event_.scalarFeeds[n] + (isList ? element_ : 0)));
+  double number = isList ? a.doubles[element_] : a.scalar.d;
+  TypedAttr attr = isFloat ? TypedAttr(b.getF64FloatAttr(number)) : TypedAttr(b.getI64IntegerAttr(a.scalar.i));
   return ir::ConstantOp::create(b, loc, type, attr);
 }
 
@@ -184,8 +200,18 @@ std::optional<bool> ImportCall::boolean(unsigned n) const {
   return a.scalar.i != 0;
 }
 
+bool ImportCall::hasResult(unsigned i) const {
+  return onlyWrites() || event().results[result(i)].alias != Alias::Undefined;
+}
+
+const TensorMeta &ImportCall::resultMeta() const {
+  return onlyWrites() ? operand(0).meta : event().results[result(0)].meta;
+}
+
+bool ImportCall::makesResult() const { return !onlyWrites() && event().results[result(0)].alias == Alias::Fresh; }
+
 RankedTensorType ImportCall::resultType(unsigned i) {
-  const TensorMeta &meta = event().results[i].meta;
+  const TensorMeta &meta = onlyWrites() ? operand(0).meta : event().results[result(i)].meta;
   return RankedTensorType::get(meta.sizes(), elementType(b.getContext(), meta.dtype));
 }
 
@@ -205,15 +231,16 @@ bool ImportCall::store(Value value, const TensorMeta &meta, graph::SlotRef ref) 
 }
 
 bool ImportCall::write(unsigned i, Value value) {
-  const graph::Result &result = event().results[i];
+  if (onlyWrites())
+    return writeArgument(0, value);
+  const graph::Result &result = event().results[this->result(i)];
   if (result.alias == Alias::Same)
     return store(value, event().inputs[result.aliasOf].meta, event_.inputs[result.aliasOf]);
-  return store(value, result.meta, event_.results[i]);
+  return store(value, result.meta, event_.results[this->result(i)]);
 }
 
 bool ImportCall::writeArgument(unsigned n, Value value) {
-  const Arg &a = arg(n);
-  return store(value, event().inputs[a.first].meta, event_.inputs[a.first]);
+  return store(value, operand(n).meta, event_.inputs[input(n)]);
 }
 
 } // namespace terra::passes

@@ -28,7 +28,13 @@ public:
   bool isNone(unsigned n) const { return arg(n).kind == graph::ArgKind::None; }
   /// True for an argument that is a defined tensor.
   bool isTensor(unsigned n) const;
-  const graph::Operand &operand(unsigned n) const { return event().inputs[arg(n).first]; }
+  const graph::Operand &operand(unsigned n) const { return event().inputs[input(n)]; }
+
+  /// For calls that work on lists, element by element (`_foreach_…`): which element the list arguments and results stand
+  /// for from now on.
+  void selectElement(unsigned element) { element_ = element; }
+  /// Such a call: how many elements; 0 for any other.
+  unsigned numElements() const;
 
   /// Nothing that the compiler does not understand: devices, dtypes, aliases, flags.
   bool isPlain() const;
@@ -44,7 +50,11 @@ public:
   std::optional<double> number(unsigned n) const;
   std::optional<bool> boolean(unsigned n) const;
 
-  bool hasResult(unsigned i) const { return event().results[i].alias != graph::Alias::Undefined; }
+  bool hasResult(unsigned i) const;
+  /// The only result: its dtype, sizes and layout; of a call that only writes its first argument, that argument.
+  const TensorMeta &resultMeta() const;
+  /// The only result is a new tensor.
+  bool makesResult() const;
   mlir::RankedTensorType resultType(unsigned i);
   /// Writes `value`, converted and broadcast or reshaped, as result `i`. False when the shapes do not fit.
   bool write(unsigned i, mlir::Value value);
@@ -52,10 +62,16 @@ public:
   bool writeArgument(unsigned n, mlir::Value value);
 
 private:
+  /// The operand that argument `n` is.
+  unsigned input(unsigned n) const;
+  bool isElementList(unsigned n) const;
+  bool onlyWrites() const { return event().results.empty(); }
+  unsigned result(unsigned i) const { return numElements() ? element_ : i; }
   bool store(mlir::Value value, const TensorMeta &meta, graph::SlotRef ref);
 
   const graph::SegmentEvent &event_;
   llvm::ArrayRef<mlir::Value> slots_;
+  unsigned element_ = 0;
 };
 
 /// Imports by the forms of elementwise ops. False leaves ops behind that the caller erases.

@@ -50,7 +50,7 @@ bool isNumber(ArgKind kind) {
 }
 
 void addNumber(Promotion &p, ArgKind kind) {
-  bool floating = kind == ArgKind::NumberDouble || kind == ArgKind::Double;
+  bool floating = kind == ArgKind::NumberDouble || kind == ArgKind::Double || kind == ArgKind::DoubleList;
   bool boolean = kind == ArgKind::NumberBool || kind == ArgKind::Bool;
   p.number = promote(p.number, floating ? DType::Float32 : boolean ? DType::Bool : DType::Int64);
 }
@@ -63,7 +63,8 @@ bool collect(const ImportCall &call, const Expr &expr, Promotion &p) {
   if (expr.kind == Expr::Kind::PromotingScalar ||
       (expr.kind == Expr::Kind::Argument && isNumber(call.arg(expr.index).kind)))
     addNumber(p, call.arg(expr.index).kind);
-  else if (expr.kind == Expr::Kind::Argument && call.arg(expr.index).kind == ArgKind::Tensor) {
+  else if (ArgKind kind = call.arg(expr.index).kind;
+           expr.kind == Expr::Kind::Argument && (kind == ArgKind::Tensor || kind == ArgKind::TensorList)) {
     if (!call.isTensor(expr.index))
       return false;
     const TensorMeta &meta = call.operand(expr.index).meta;
@@ -126,14 +127,30 @@ bool importConversion(ImportCall &call, const Expr &operand) {
 
 } // namespace
 
+/// What the call writes is its result, or the elements of its first argument.
+static bool writesOnlyResult(const ImportCall &call) {
+  const graph::Event &event = call.event();
+  if (unsigned elements = call.numElements()) {
+    if (!event.results.empty() && event.results.size() != elements)
+      return false;
+    unsigned first = call.arg(0).first;
+    for (unsigned i = 0; i < event.inputs.size(); ++i)
+      if (event.inputs[i].written != (event.results.empty() && i >= first && i < first + elements))
+        return false;
+    return llvm::all_of(event.results, [](const graph::Result &r) { return r.alias == Alias::Fresh; });
+  }
+  if (event.results.size() != 1)
+    return false;
+  const graph::Result &result = event.results[0];
+  return llvm::all_of(event.inputs, [&](const graph::Operand &operand) {
+    return !operand.written || (result.alias == Alias::Same && &operand == &event.inputs[result.aliasOf]);
+  });
+}
+
 bool importElementwise(ImportCall &call, const ir::AtenForm &form) {
   MLIRContext *context = call.b.getContext();
-  const graph::Result *result = call.event().results.size() == 1 ? &call.event().results[0] : nullptr;
-  if (!result || !call.hasResult(0))
+  if (!writesOnlyResult(call) || !call.hasResult(0))
     return false;
-  for (const graph::Operand &operand : call.event().inputs)
-    if (operand.written && (result->alias != Alias::Same || &operand != &call.event().inputs[result->aliasOf]))
-      return false;
   Expr expr = form.hasExpr ? form.expr : defaultExpr(context, form, call);
   if (expr.op == "terra.cast")
     return importConversion(call, expr.operands.front());
@@ -154,7 +171,7 @@ bool importElementwise(ImportCall &call, const ir::AtenForm &form) {
   auto top = RegisteredOperationName::lookup(expr.op, context);
   auto *elementwise = top->getInterface<ir::Elementwise>();
   DType expected = elementwise && elementwise->isPredicate() ? DType::Bool : common;
-  if (result->alias == Alias::Fresh && result->meta.dtype != expected && common != DType::Undefined)
+  if (call.makesResult() && call.resultMeta().dtype != expected && common != DType::Undefined)
     return false;
 
   bool half = common == DType::Float16 || common == DType::BFloat16;

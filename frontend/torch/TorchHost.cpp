@@ -3,6 +3,8 @@
 #include "frontend/torch/Arguments.h"
 #include "frontend/torch/Frontend.h"
 #include "frontend/torch/HostCall.h"
+#include "frontend/torch/MatrixProduct.h"
+#include "frontend/torch/RunnerAllocator.h"
 #include "frontend/torch/Storage.h"
 #include "runtime/Run.h"
 #include "tracer/Dynamic.h"
@@ -23,7 +25,7 @@ using runtime::Memory;
 using runtime::Run;
 
 Memory hostAllocate(size_t bytes) {
-  c10::DataPtr data = c10::GetDefaultCPUAllocator()->allocate(bytes);
+  c10::DataPtr data = c10::GetCPUAllocator()->allocate(bytes);
   void *pointer = data.get();
   c10::DeleterFnPtr release = data.get_deleter();
   return {pointer, data.release_context(), release};
@@ -57,7 +59,8 @@ public:
         call_, event_, [this](uint32_t index) { return operand(index); },
         [this](uint32_t arg) { return run_.binding.scalars.data() + segmentEvent_.scalarFeeds[arg]; });
     c10::AutoGradMode gradMode(gradModeOf(event_.context));
-    call_.entry->handle.callBoxed(stack);
+    if (!run_.executable->fast || !multiply(event_, stack))
+      call_.entry->handle.callBoxed(stack);
     takeResults(stack);
   }
 
@@ -148,6 +151,8 @@ private:
 
 class TorchHost final : public runtime::Host {
 public:
+  TorchHost() { installRunnerAllocator(); }
+
   void runExtern(Run &run, uint32_t index) override {
     at::AutoDispatchBelowADInplaceOrView guard;
     ExternCall(run, index)();
@@ -160,6 +165,7 @@ public:
   }
 
   void enterRun(Run &run) override {
+    useBlockCacheOnThisThread();
     if (run.segment().events.empty())
       return;
     int threads = threadsOf(run.segment().events[0].event->context);

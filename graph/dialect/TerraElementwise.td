@@ -57,12 +57,20 @@ class Compare<string mnemonic, string name>
 
 //===- Arithmetic ------------------------------------------------------------------------------------------------===//
 
-def Terra_AddOp : Binary<"add", ["aten::add[_].Tensor = add($0, mul($2, $1))", "aten::add[_].Scalar = add($0, mul($2, #1))"]>;
+def Terra_AddOp : Binary<"add", ["aten::add[_].Tensor = add($0, mul($2, $1))", "aten::add[_].Scalar = add($0, mul($2, #1))",
+    "aten::_foreach_add[_].List = add($0, mul($2, $1))", "aten::_foreach_add[_].Tensor = add($0, mul($2, $1))",
+    "aten::_foreach_add[_].Scalar = add($0, #1)", "aten::_foreach_add[_].ScalarList = add($0, #1)"]>;
 def Terra_SubOp : Binary<"sub", ["aten::sub[_].Tensor = sub($0, mul($2, $1))", "aten::sub[_].Scalar = sub($0, mul($2, #1))",
-                                 "aten::rsub.Tensor = sub($1, mul($2, $0))", "aten::rsub.Scalar = sub(#1, mul($2, $0))"]>;
-def Terra_MulOp : Binary<"mul", ["aten::mul[_].Tensor", "aten::mul[_].Scalar = mul($0, #1)"]>;
+                                 "aten::rsub.Tensor = sub($1, mul($2, $0))", "aten::rsub.Scalar = sub(#1, mul($2, $0))",
+    "aten::_foreach_sub[_].List = sub($0, mul($2, $1))", "aten::_foreach_sub[_].Scalar = sub($0, #1)",
+    "aten::_foreach_sub[_].ScalarList = sub($0, #1)"]>;
+def Terra_MulOp : Binary<"mul", ["aten::mul[_].Tensor", "aten::mul[_].Scalar = mul($0, #1)",
+    "aten::_foreach_mul[_].List = mul($0, $1)", "aten::_foreach_mul[_].Tensor = mul($0, $1)",
+    "aten::_foreach_mul[_].Scalar = mul($0, #1)", "aten::_foreach_mul[_].ScalarList = mul($0, #1)"]>;
 def Terra_DivOp : FloatBinary<"div", ["aten::div[_].Tensor", "aten::div[_].Scalar = div($0, #1)",
-                                      "aten::div[_].Tensor_mode{$2=None}", "aten::div[_].Scalar_mode{$2=None} = div($0, #1)"]>;
+                                      "aten::div[_].Tensor_mode{$2=None}", "aten::div[_].Scalar_mode{$2=None} = div($0, #1)",
+    "aten::_foreach_div[_].List = div($0, $1)", "aten::_foreach_div[_].Tensor = div($0, $1)",
+    "aten::_foreach_div[_].Scalar = div($0, #1)", "aten::_foreach_div[_].ScalarList = div($0, #1)"]>;
 def Terra_FloorDivOp : WithTrait<NoIntegers, "floor_div", ["aten::div[_].Tensor_mode{$2='floor'}", "aten::floor_divide", "aten::floor_divide_.Tensor",
                                             "aten::div[_].Scalar_mode{$2='floor'} = floor_div($0, #1)"]>;
 def Terra_TruncDivOp : WithTrait<NoIntegers, "trunc_div", ["aten::div[_].Tensor_mode{$2='trunc'}",
@@ -70,17 +78,23 @@ def Terra_TruncDivOp : WithTrait<NoIntegers, "trunc_div", ["aten::div[_].Tensor_
 def Terra_RemainderOp : WithTrait<NoIntegers, "remainder", ["aten::remainder[_].Tensor", "aten::remainder[_].Scalar = remainder($0, #1)"]>;
 def Terra_FmodOp : WithTrait<NoIntegers, "fmod", ["aten::fmod[_].Tensor", "aten::fmod[_].Scalar = fmod($0, #1)"]>;
 def Terra_MaximumOp : Binary<"maximum", ["aten::maximum", "aten::clamp_min[_] = maximum($0, $1)", "aten::clamp_min[_].Tensor",
-                                         "aten::clamp[_]{$2=None} = maximum($0, $1)"]>;
+                                         "aten::clamp[_]{$2=None} = maximum($0, $1)",
+    "aten::_foreach_maximum[_].List = maximum($0, $1)"]>;
 def Terra_MinimumOp : Binary<"minimum", ["aten::minimum", "aten::clamp_max[_] = minimum($0, $1)", "aten::clamp_max[_].Tensor",
                                          "aten::clamp[_]{$1=None} = minimum($0, $2)"]>;
 def Terra_ClampOp : Ternary<"clamp", ["aten::clamp[_]", "aten::clamp[_].Tensor", "aten::hardtanh[_]"], "minimum(maximum($0, $1), $2)">;
-def Terra_NegOp : Unary<"neg", ["aten::neg[_]"]>;
+def Terra_NegOp : Unary<"neg", ["aten::neg[_]", "aten::_foreach_neg[_] = neg($0)"]>;
 def Terra_AbsOp : Unary<"abs", ["aten::abs[_]"]>;
 def Terra_SignOp : Unary<"sign", ["aten::sign[_]", "aten::sgn[_]"]>;
 def Terra_SquareOp : Unary<"square", ["aten::square[_]"], "mul($0, $0)">;
-def Terra_AddcmulOp : Quaternary<"addcmul", ["aten::addcmul[_]"], "add($0, mul(mul($3, $1), $2))">;
-def Terra_AddcdivOp : Quaternary<"addcdiv", ["aten::addcdiv[_]"], "add($0, div(mul($3, $1), $2))", 1>;
-def Terra_LerpOp : Ternary<"lerp", ["aten::lerp[_].Scalar", "aten::lerp[_].Tensor"],
+def Terra_AddcmulOp : Quaternary<"addcmul", ["aten::addcmul[_]",
+    "aten::_foreach_addcmul[_].Scalar = add($0, mul(mul($3, $1), $2))",
+    "aten::_foreach_addcmul[_].ScalarList = add($0, mul(mul($3, $1), $2))"], "add($0, mul(mul($3, $1), $2))">;
+def Terra_AddcdivOp : Quaternary<"addcdiv", ["aten::addcdiv[_]",
+    "aten::_foreach_addcdiv[_].Scalar = add($0, div(mul($3, $1), $2))",
+    "aten::_foreach_addcdiv[_].ScalarList = add($0, div(mul($3, $1), $2))"], "add($0, div(mul($3, $1), $2))", 1>;
+def Terra_LerpOp : Ternary<"lerp", ["aten::lerp[_].Scalar", "aten::lerp[_].Tensor",
+    "aten::_foreach_lerp[_].Scalar = lerp($0, $1, $2)", "aten::_foreach_lerp[_].List = lerp($0, $1, $2)"],
     "where(lt(abs($2), 0.5), add($0, mul($2, sub($1, $0))), sub($1, mul(sub($1, $0), sub(1, $2))))", 1>;
 def Terra_PowOp : Binary<"pow", ["aten::pow.Tensor_Tensor", "aten::pow.Tensor_Scalar = pow($0, #1)", "aten::pow_.Tensor",
                                  "aten::pow_.Scalar = pow($0, #1)", "aten::pow.Scalar = pow(#0, $1)"], "", 0, 0, [NoIntegers, Expensive]>;
@@ -98,7 +112,7 @@ def Terra_CastOp : Terra_Op<"cast", [Pure, DeclareOpInterfaceMethods<Terra_AtenO
     ::llvm::ArrayRef<::llvm::StringRef> $cppClass::getAtenForms() {
       static const std::vector<::llvm::StringRef> forms = {
           "aten::_to_copy = cast($$0)", "aten::clone = cast($$0)", "aten::copy_ = cast($$1)", "aten::fill_.Scalar = cast($$1)", "aten::fill_.Tensor = cast($$1)",
-          "aten::zero_ = cast(0)", "aten::zeros_like = cast(0)", "aten::ones_like = cast(1)", "aten::full_like = cast($$1)",
+          "aten::zero_ = cast(0)", "aten::_foreach_zero_ = cast(0)", "aten::_foreach_copy_ = cast($$1)", "aten::zeros_like = cast(0)", "aten::ones_like = cast(1)", "aten::full_like = cast($$1)",
           "aten::zeros = cast(0)", "aten::ones = cast(1)", "aten::full = cast($$1)", "aten::new_zeros = cast(0)",
           "aten::new_ones = cast(1)", "aten::new_full = cast($$2)"};
       return forms;
@@ -129,7 +143,7 @@ def Terra_WhereOp : Ternary<"where", ["aten::where.self = where(?0, $1, $2)", "a
 
 //===- Functions -------------------------------------------------------------------------------------------------===//
 
-def Terra_SqrtOp : FloatUnary<"sqrt", ["aten::sqrt[_]"]>;
+def Terra_SqrtOp : FloatUnary<"sqrt", ["aten::sqrt[_]", "aten::_foreach_sqrt[_] = sqrt($0)"]>;
 def Terra_RsqrtOp : FloatUnary<"rsqrt", ["aten::rsqrt[_]"], "div(1, sqrt($0))">;
 def Terra_ReciprocalOp : FloatUnary<"reciprocal", ["aten::reciprocal[_]"], "div(1, $0)">;
 def Terra_ExpOp : Function<"exp", ["aten::exp[_]"]>;

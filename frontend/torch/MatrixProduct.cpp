@@ -1,0 +1,174 @@
+#include "frontend/torch/MatrixProduct.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <array>
+#include <chrono>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <optional>
+
+namespace at::native {
+/// PyTorch's own entry to oneDNN's matrix products, which its headers do not declare: null where it has none.
+[[gnu::weak]] void mkldnn_matmul(const Tensor &a, const Tensor &b, const Tensor &result, float beta, float alpha);
+} // namespace at::native
+
+namespace terra::frontend {
+
+namespace {
+
+/// Multiplications below which the call costs more than the work.
+constexpr int64_t kLeastWork = 1 << 21;
+constexpr size_t kMostShapes = 4096;
+
+/// a × b + bias of matrices, or of batches of matrices; the bias may be undefined.
+struct Product {
+  at::Tensor a, b, bias;
+
+  bool batched() const { return a.dim() == 3; }
+  int64_t work() const { return a.numel() * b.size(-1); }
+};
+
+/// A matrix, or a batch of them one after the other, without gaps.
+bool isDense(const at::Tensor &t, int64_t dims) {
+  return t.defined() && t.dim() == dims && t.scalar_type() == at::kFloat && t.device().is_cpu() && !t.is_neg() &&
+         (dims == 2 ? t.stride(0) == 1 || t.stride(1) == 1 : t.is_contiguous() || t.transpose(1, 2).is_contiguous());
+}
+
+bool isOne(const c10::IValue &value) {
+  at::Scalar scalar = value.toScalar();
+  return !scalar.isComplex() && scalar.to<double>() == 1;
+}
+
+std::optional<Product> productOf(const graph::Event &event, const torch::jit::Stack &stack) {
+  Product p;
+  if (event.op->name == "aten::mm") {
+    p = {stack[0].toTensor(), stack[1].toTensor(), {}};
+  } else if (event.op->name == "aten::addmm") {
+    p = {stack[1].toTensor(), stack[2].toTensor(), stack[0].toTensor()};
+    bool plain = p.bias.dim() == 1 && p.bias.is_contiguous() && p.bias.scalar_type() == at::kFloat && p.b.dim() == 2 &&
+                 p.bias.size(0) == p.b.size(1) && isOne(stack[3]) && isOne(stack[4]);
+    if (!plain)
+      return std::nullopt;
+  } else if (event.op->name == "aten::bmm" && at::native::mkldnn_matmul) {
+    p = {stack[0].toTensor(), stack[1].toTensor(), {}};
+  } else {
+    return std::nullopt;
+  }
+  int64_t dims = event.op->name == "aten::bmm" ? 3 : 2;
+  bool large = isDense(p.a, dims) && isDense(p.b, dims) && p.work() >= kLeastWork;
+  return large ? std::optional(std::move(p)) : std::nullopt;
+}
+
+using Linear = at::Tensor(const at::Tensor &, const at::Tensor &, const std::optional<at::Tensor> &, std::string_view,
+                          c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
+
+/// x · weightᵀ + bias through oneDNN, as torch.compile's code calls it; nothing where PyTorch was built without.
+const std::optional<c10::TypedOperatorHandle<Linear>> &oneDnnLinear() {
+  static const auto handle = []() -> std::optional<c10::TypedOperatorHandle<Linear>> {
+    auto found = c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
+    if (!found || !found->hasKernelForDispatchKey(c10::DispatchKey::CPU))
+      return std::nullopt;
+    try {
+      return found->typed<Linear>();
+    } catch (const c10::Error &) { // another signature
+      return std::nullopt;
+    }
+  }();
+  return handle;
+}
+
+/// What is known of the two libraries for products of one shape.
+class Race {
+public:
+  enum class Runner : uint8_t { Host, OneDnn };
+
+  /// Who runs next: each in turn until both have been seen often enough.
+  Runner next() const { return decided() ? winner_ : Runner(turns_ % 2); }
+  bool decided() const { return turns_ >= kTurns; }
+  void took(Runner runner, double seconds) {
+    if (turns_ >= 2) // the first ones prepare code and buffers
+      best_[size_t(runner)] = std::min(best_[size_t(runner)], seconds);
+    if (++turns_ == kTurns && best_[1] < 0.95 * best_[0])
+      winner_ = Runner::OneDnn;
+  }
+  void refuse() {
+    winner_ = Runner::Host;
+    turns_ = kTurns;
+  }
+
+private:
+  static constexpr uint32_t kTurns = 12;
+  std::array<double, 2> best_{std::numeric_limits<double>::infinity(), std::numeric_limits<double>::infinity()};
+  uint32_t turns_ = 0;
+  Runner winner_ = Runner::Host;
+};
+
+/// Sizes, which way each matrix lies, bias, threads.
+using Key = std::array<int64_t, 6>;
+
+Key keyOf(const Product &p) {
+  int64_t layout = (p.a.stride(-1) == 1) | (p.b.stride(-1) == 1) << 1 | p.bias.defined() << 2 | p.batched() << 3;
+  return {p.batched() ? p.a.size(0) : 1, p.a.size(-2), p.a.size(-1), p.b.size(-1), layout, at::get_num_threads()};
+}
+
+std::mutex mutex;
+std::map<Key, Race> races;
+
+Race *raceFor(const Product &p) {
+  Key key = keyOf(p);
+  std::lock_guard lock(mutex);
+  auto found = races.find(key);
+  if (found == races.end())
+    found = races.size() < kMostShapes ? races.try_emplace(key).first : races.end();
+  return found == races.end() ? nullptr : &found->second; // used by the runner's thread only
+}
+
+at::Tensor byOneDnn(const Product &p) {
+  if (p.batched()) {
+    at::Tensor result = at::empty({p.a.size(0), p.a.size(1), p.b.size(2)}, p.a.options());
+    at::native::mkldnn_matmul(p.a, p.b, result, /*beta=*/0, /*alpha=*/1);
+    return result;
+  }
+  std::optional<at::Tensor> bias = p.bias.defined() ? std::optional(p.bias) : std::nullopt;
+  return oneDnnLinear()->call(p.a, p.b.t(), bias, "none", c10::List<std::optional<at::Scalar>>(), "");
+}
+
+at::Tensor byHost(const Product &p) { return p.bias.defined() ? at::addmm(p.bias, p.a, p.b) : at::mm(p.a, p.b); }
+
+std::optional<at::Tensor> run(Race &race, const Product &p) {
+  if (race.decided()) {
+    if (race.next() == Race::Runner::Host)
+      return std::nullopt;
+    return byOneDnn(p);
+  }
+  Race::Runner runner = race.next();
+  auto start = std::chrono::steady_clock::now();
+  try {
+    at::Tensor result = runner == Race::Runner::OneDnn ? byOneDnn(p) : byHost(p);
+    race.took(runner, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    return result;
+  } catch (const c10::Error &) { // what this library cannot do; a real error comes again from the host
+    race.refuse();
+    return std::nullopt;
+  }
+}
+
+} // namespace
+
+bool multiply(const graph::Event &event, torch::jit::Stack &stack) {
+  std::optional<Product> product = productOf(event, stack);
+  if (!product || !oneDnnLinear())
+    return false;
+  Race *race = raceFor(*product);
+  std::optional<at::Tensor> result = race ? run(*race, *product) : std::nullopt;
+  if (!result)
+    return false;
+  stack.clear();
+  stack.emplace_back(std::move(*result));
+  return true;
+}
+
+} // namespace terra::frontend

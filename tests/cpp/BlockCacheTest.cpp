@@ -1,0 +1,95 @@
+#include "runtime/BlockCache.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <thread>
+#include <vector>
+
+namespace terra::runtime {
+namespace {
+
+constexpr size_t kMega = size_t(1) << 20;
+
+TEST(BlockCache, a_freed_block_is_used_again) {
+  BlockCache cache;
+  void *first = cache.allocate(5 * kMega);
+  std::memset(first, 1, 5 * kMega);
+  EXPECT_EQ(cache.bytesInUse(), 5 * kMega);
+  EXPECT_TRUE(cache.release(first));
+  EXPECT_EQ(cache.bytesKept(), 5 * kMega);
+  EXPECT_EQ(cache.allocate(5 * kMega - 100), first);
+  EXPECT_EQ(cache.bytesKept(), 0u);
+  EXPECT_TRUE(cache.release(first));
+}
+
+TEST(BlockCache, much_smaller_and_larger_requests_get_blocks_of_their_own) {
+  BlockCache cache;
+  void *first = cache.allocate(8 * kMega);
+  cache.release(first);
+  void *small = cache.allocate(kMega);
+  void *large = cache.allocate(9 * kMega);
+  EXPECT_NE(small, large);
+  std::memset(small, 1, kMega);
+  std::memset(large, 1, 9 * kMega);
+  cache.release(small);
+  cache.release(large);
+}
+
+TEST(BlockCache, memory_held_never_exceeds_the_most_in_use) {
+  BlockCache cache;
+  void *a = cache.allocate(8 * kMega), *b = cache.allocate(8 * kMega);
+  cache.release(a);
+  cache.release(b);
+  EXPECT_EQ(cache.bytesKept(), 16 * kMega); // as much as was in use at once
+  void *c = cache.allocate(12 * kMega);     // fits neither: one of them must go
+  EXPECT_LE(cache.bytesInUse() + cache.bytesKept(), 16 * kMega);
+  cache.release(c);
+  void *d = cache.allocate(24 * kMega);
+  EXPECT_EQ(cache.bytesInUse() + cache.bytesKept(), 24 * kMega);
+  cache.release(d);
+}
+
+TEST(BlockCache, unwanted_blocks_go_back_after_a_while) {
+  BlockCache cache;
+  void *unwanted = cache.allocate(16 * kMega);
+  cache.release(unwanted);
+  for (uint64_t i = 0; i <= BlockCache::kPatience + 1; ++i)
+    cache.release(cache.allocate(kMega));
+  EXPECT_EQ(cache.bytesKept(), kMega);
+}
+
+TEST(BlockCache, other_memory_is_not_taken) {
+  BlockCache cache;
+  int other = 0;
+  EXPECT_FALSE(cache.release(&other));
+  void *block = cache.allocate(kMega);
+  EXPECT_TRUE(cache.release(block));
+  EXPECT_FALSE(cache.release(block)); // kept already
+  cache.trim();
+  EXPECT_EQ(cache.bytesKept(), 0u);
+}
+
+TEST(BlockCache, threads_get_blocks_that_do_not_overlap) {
+  BlockCache cache;
+  auto work = [&](char mark) {
+    for (int i = 0; i < 200; ++i) {
+      size_t bytes = (1 + size_t(i % 5)) * kMega / 4;
+      char *block = static_cast<char *>(cache.allocate(bytes));
+      block[0] = block[bytes - 1] = mark;
+      std::this_thread::yield();
+      ASSERT_EQ(block[0], mark);
+      ASSERT_EQ(block[bytes - 1], mark);
+      cache.release(block);
+    }
+  };
+  std::vector<std::thread> threads;
+  for (char mark : {'a', 'b', 'c'})
+    threads.emplace_back(work, mark);
+  for (std::thread &thread : threads)
+    thread.join();
+  EXPECT_EQ(cache.bytesInUse(), 0u);
+}
+
+} // namespace
+} // namespace terra::runtime
