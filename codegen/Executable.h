@@ -2,6 +2,7 @@
 #pragma once
 
 #include "codegen/Abi.h"
+#include "codegen/CompileCost.h"
 #include "graph/Segment.h"
 
 #include <cstdint>
@@ -53,7 +54,7 @@ struct Instruction {
 struct Executable {
   std::vector<Instruction> instructions; ///< sorted by trigger
   std::shared_ptr<void> code;
-  double compileSeconds = 0;
+  CompileCost cost;
   uint32_t kernelCount = 0, externCount = 0;
 };
 
