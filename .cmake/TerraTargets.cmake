@@ -78,7 +78,8 @@ function(terra_order_functions target)
   add_executable(terra-function-order ${folder}/FunctionOrder.cpp)
   terra_link_all(terra-function-order)
   target_link_options(terra-function-order PRIVATE -Wl,--strip-debug)
-  add_custom_command(OUTPUT ${list} COMMAND terra-function-order ${folder}/sample.terra.json > ${list}
+  add_custom_command(OUTPUT ${list}
+    COMMAND ${CMAKE_COMMAND} -E env TERRA_CACHE=0 $<TARGET_FILE:terra-function-order> ${folder}/sample.terra.json > ${list}
     DEPENDS ${folder}/sample.terra.json ${folder}/FunctionOrder.cpp VERBATIM COMMENT "Order of the compiler's functions")
   add_custom_target(terra_function_order_list DEPENDS ${list})
   add_dependencies(${target} terra_function_order_list)

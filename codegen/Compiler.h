@@ -5,6 +5,7 @@
 #include "graph/Segment.h"
 
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 
@@ -19,6 +20,11 @@ struct CompileOptions {
   std::function<void(const std::string &stage, const std::string &text)> onStage;
   /// Only "failed" is reported: printing the stages costs more than half of the compile time.
   bool failuresOnly = false;
+  /// Processor seconds that may be spent. Groups whose kernels are not compiled by then run as externs; how many kernels
+  /// that were is in `Executable::cost.left`.
+  double budgetSeconds = std::numeric_limits<double>::infinity();
+  /// Threads that compile kernels at the same time, the calling one included; 0: some of the machine's cores.
+  uint32_t threads = 0;
 };
 
 /// Compiles `segment` with MLIR/LLVM for the machine's CPU. `deaths` tells which storages are not outputs. Events without a

@@ -8,7 +8,7 @@ namespace terra::codegen {
 
 struct CompilerEntry {
   uint32_t version; ///< kAbiVersion of the compiler's build
-  /// As `codegen::compile`, but null when nothing of the segment could be compiled.
+  /// As `codegen::compile`.
   std::shared_ptr<Executable> (*compile)(const graph::Segment &segment, const graph::Deaths &deaths,
                                          const CompileOptions &options);
   std::vector<std::string> (*loweredOps)();

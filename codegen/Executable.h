@@ -2,6 +2,7 @@
 #pragma once
 
 #include "codegen/Abi.h"
+#include "codegen/CompileCost.h"
 #include "graph/Segment.h"
 
 #include <cstdint>
@@ -54,7 +55,7 @@ struct Executable {
   std::vector<Instruction> instructions; ///< sorted by trigger
   std::shared_ptr<void> code;
   bool fast = false; ///< the host may run externs by other kernels than eager's, where they are faster
-  double compileSeconds = 0;
+  CompileCost cost;
   uint32_t kernelCount = 0, externCount = 0;
 };
 

@@ -7,6 +7,7 @@ PYBIND11_MODULE(_C, module) {
   terra::python::bindAutograd(module);
   terra::python::bindOptimizer(module);
   terra::python::bindDump(module);
+  terra::python::bindCompiler(module);
   terra::python::bindModuleCall(module);
   terra::python::bindGradients(module);
 }

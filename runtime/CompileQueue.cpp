@@ -1,8 +1,9 @@
 #include "runtime/CompileQueue.h"
 
-#include <ctime>
+#include <algorithm>
 
 #if defined(__linux__)
+#include <pthread.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -11,19 +12,27 @@
 namespace terra::runtime {
 
 namespace {
-/// Compiling must not take cores from the program: lowest CPU priority for this thread only.
+/// Compiling must not take cores from the program: low priority for this thread, and those that it starts, only.
 void lowerPriority() {
 #if defined(__linux__)
+  pthread_setname_np(pthread_self(), "terra-compile");
   setpriority(PRIO_PROCESS, id_t(syscall(SYS_gettid)), 10);
 #endif
 }
-/// Processor time of this thread: on a busy machine its low priority says nothing about the work.
-uint64_t threadNanos() {
-  timespec time;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return uint64_t(time.tv_sec) * 1'000'000'000 + uint64_t(time.tv_nsec);
-}
 } // namespace
+
+void CompileStats::add(const codegen::Executable &executable) {
+  segments.fetch_add(1);
+  kernels.fetch_add(executable.kernelCount);
+  nanos.fetch_add(uint64_t(executable.cost.total() * 1e9));
+  std::lock_guard lock(mutex_);
+  cost_ += executable.cost;
+}
+
+codegen::CompileCost CompileStats::cost() const {
+  std::lock_guard lock(mutex_);
+  return cost_;
+}
 
 void CompileQueue::submit(std::shared_ptr<CompiledSegment> segment, codegen::CompileOptions options,
                           std::shared_ptr<CompileStats> stats) {
@@ -72,17 +81,16 @@ void CompileQueue::loop() {
     jobs_.pop_front();
     lock.unlock();
 
-    uint64_t start = threadNanos();
     std::string error;
     job.options.failuresOnly = true;
     job.options.onStage = [&error](const std::string &stage, const std::string &text) {
       if (stage == "failed")
         error = text.empty() ? "unknown error" : text;
     };
+    job.options.budgetSeconds =
+        std::min(job.options.budgetSeconds, job.stats->budgetSeconds.load() - double(job.stats->nanos.load()) * 1e-9);
     auto executable = codegen::compile(job.segment->segment(), job.segment->deaths(), job.options);
-    job.stats->nanos.fetch_add(threadNanos() - start);
-    job.stats->segments.fetch_add(1);
-    job.stats->kernels.fetch_add(executable->kernelCount);
+    job.stats->add(*executable);
     job.segment->setCompileError(std::move(error));
     job.segment->setExecutable(std::move(executable));
 

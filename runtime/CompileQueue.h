@@ -15,7 +15,15 @@ namespace terra::runtime {
 /// What a session wants to know of its compilations.
 struct CompileStats {
   std::atomic<uint32_t> pending{0}, segments{0}, kernels{0};
-  std::atomic<uint64_t> nanos{0};
+  std::atomic<uint64_t> nanos{0}; ///< processor time
+  std::atomic<double> budgetSeconds{60}; ///< processor time for all compilations; what is left after it stays extern
+
+  void add(const codegen::Executable &executable);
+  codegen::CompileCost cost() const;
+
+private:
+  mutable std::mutex mutex_;
+  codegen::CompileCost cost_;
 };
 
 class CompileQueue {

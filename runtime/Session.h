@@ -80,6 +80,7 @@ public:
   SessionStats stats() const { return stats_; }
   const Divergences &divergences() const { return divergences_; }
   const CompileStats &compileStats() const { return *compileStats_; }
+  void setCompileBudget(double seconds) { compileStats_->budgetSeconds.store(seconds); }
   void waitCompiled() { runtime_.compileQueue().waitFor(*compileStats_); }
   const graph::TraceGraph &graph() const { return graph_; }
   const Program &program() const { return program_; }

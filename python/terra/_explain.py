@@ -22,13 +22,16 @@ def explain(fn: Any) -> str:
         f"{getattr(fn, '__qualname__', fn)}: {stats['regions_coexecuted']} calls co-executed, "
         f"{stats['regions_recorded']} recorded, {stats['regions_failed']} failed",
         f"graph: {stats['graph_nodes']} nodes in {len(segments)} segments, "
-        f"{stats['kernels_compiled']} kernels compiled in {stats['compile_seconds']:.2f} s",
+        f"{stats['kernels_compiled']} kernels compiled in {stats['compile_seconds']:.2f} s"
+        + (f" ({stats['kernels_from_disk']} different ones came from the disk)" if stats["kernels_from_disk"] else ""),
     ]
     if stats["spans"]:
         lines.append(
             f"recognised as a whole: {stats['spans']} calls, backwards and optimizer steps, "
             f"which stand for {stats['span_events']} of {stats['events']} events"
         )
+    if stats["kernels_left"]:
+        lines.append(f"{stats['kernels_left']} kernels were left to PyTorch: the compile budget was spent")
     divergences = sorted(session.divergences().items(), key=lambda item: -item[1])
     if divergences:
         lines.append("left the graph:")

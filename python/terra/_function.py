@@ -19,10 +19,19 @@ class TerraFunction:
     eager's. Attributes of the wrapped function or module are reachable through this object.
     """
 
-    def __init__(self, fn: Callable[..., Any], *, numerics: str, precise_errors: bool, mode: str) -> None:
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        *,
+        numerics: str,
+        precise_errors: bool,
+        mode: str,
+        compile_budget_seconds: float = 60.0,
+    ) -> None:
         self._fn = fn
         self._options = {"numerics": numerics, "precise_errors": precise_errors, "mode": mode}
         self._session = _C.Session(**self._options)
+        _C.set_compile_budget(self._session, compile_budget_seconds)
         self._bound: dict[int, TerraFunction] = {}
         functools.update_wrapper(self, fn, updated=())
 
@@ -49,9 +58,12 @@ class TerraFunction:
         regions_recorded, regions_coexecuted, regions_diverged, regions_failed: calls of the function; events, gates:
         recognised or recorded op calls; skeleton_seconds: Python's own time inside regions; wait_seconds: time in which
         Python waited for the graph; graph_seconds: time in which the GraphRunner worked (of the whole process);
-        compile_seconds: processor time of background compilation.
+        compile_seconds: processor time of background compilation; kernels_from_disk: different kernels that the cache
+        on disk had; kernels_left: those not compiled because the budget was spent.
         """
         result = self._session.stats()
+        cost = _C.compile_cost(self._session)
+        result.update({name: cost[name] for name in ("kernels_from_disk", "kernels_left")})
         result["graph_seconds"] = _C.graph_seconds()
         return result
 
@@ -66,6 +78,7 @@ def function(
     numerics: str = "fast",
     precise_errors: bool = False,
     mode: str = "auto",
+    compile_budget_seconds: float = 60.0,
 ) -> Any:
     """Decorate a callable: a training step, a whole training loop, a module, a bound method.
 
@@ -76,6 +89,8 @@ def function(
         precise_errors: operations that can fail on data (an index out of range) run at once, so that their errors
             appear exactly where eager raises them.
         mode: "auto", or "record" to only record and never co-execute (for measuring).
+        compile_budget_seconds: processor time that may be spent on compiling, in the background. What is not compiled
+            by then stays with PyTorch's kernels; `terra.explain` says how much that is.
 
     Raises:
         TypeError: `fn` is not callable.
@@ -87,10 +102,20 @@ def function(
         )
     if mode not in _MODES:
         raise ValueError(f"terra.function: mode is {mode!r}; it must be one of {', '.join(map(repr, _MODES))}")
+    if not compile_budget_seconds >= 0:
+        raise ValueError(
+            f"terra.function: compile_budget_seconds is {compile_budget_seconds!r}; it must not be negative"
+        )
+    options = {
+        "numerics": numerics,
+        "precise_errors": precise_errors,
+        "mode": mode,
+        "compile_budget_seconds": compile_budget_seconds,
+    }
     if fn is None:
-        return functools.partial(function, numerics=numerics, precise_errors=precise_errors, mode=mode)
+        return functools.partial(function, **options)
     if not callable(fn):
         raise TypeError(
             f"terra.function needs a callable (a function, a method or a module), got {type(fn).__name__}: {fn!r}"
         )
-    return TerraFunction(fn, numerics=numerics, precise_errors=precise_errors, mode=mode)
+    return TerraFunction(fn, **options)

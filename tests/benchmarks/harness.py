@@ -396,5 +396,6 @@ def run_child(threads: int, malloc: str) -> int:
             "TERRA_BENCHMARK_CHILD": str(os.getpid()),
             "TERRA_BENCHMARK_THREADS": str(threads),
             "TERRA_BENCHMARK_CACHES": caches,
+            "TERRA_CACHE": os.environ.get("TERRA_CACHE", "0"),
         }
         return subprocess.run([sys.executable, *sys.argv], env=environment).returncode

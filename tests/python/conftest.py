@@ -1,13 +1,20 @@
 """Shared settings: deterministic Hypothesis in CI, `conformance` for the long runs, one place that says which is on."""
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import hypothesis
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+# Before terra is loaded, here and in processes that tests start: the user's own cache is no place for tests.
+os.environ["TERRA_CACHE_DIR"] = tempfile.mkdtemp(prefix="terra-test-cache-")
+atexit.register(shutil.rmtree, os.environ["TERRA_CACHE_DIR"], ignore_errors=True)
 
 CONFORMANCE = os.environ.get("TERRA_CONFORMANCE") == "1"
 
