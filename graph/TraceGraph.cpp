@@ -1,10 +1,13 @@
 #include "graph/TraceGraph.h"
 
 #include <algorithm>
+#include <atomic>
 
 namespace terra::graph {
 
 TraceGraph::TraceGraph() : nodes_(2) {
+  static std::atomic<uint64_t> ids{0};
+  id_ = ++ids;
   auto end = std::make_shared<Event>();
   end->kind = EventKind::End;
   nodes_[kEnd].event = std::move(end);

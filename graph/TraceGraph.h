@@ -28,6 +28,8 @@ public:
 
   TraceGraph();
 
+  /// Tells this graph, and copies of it, from all others of the process. Never 0.
+  uint64_t id() const { return id_; }
   const Node &operator[](NodeId id) const { return nodes_[id]; }
   size_t size() const { return nodes_.size(); }
 
@@ -43,6 +45,7 @@ public:
   bool startsSegment(NodeId id) const;
 
 private:
+  uint64_t id_;
   std::vector<Node> nodes_;
 };
 

@@ -1,9 +1,7 @@
 #include "tracer/Cursor.h"
 
+#include "tracer/Compare.h"
 #include "tracer/Rules.h"
-
-#include <algorithm>
-#include <cstring>
 
 namespace terra::tracer {
 
@@ -20,50 +18,6 @@ void Binding::reset(const graph::Segment &segment, uint64_t newEpoch) {
 }
 
 namespace {
-
-bool sameBits(double a, double b) { return std::memcmp(&a, &b, sizeof a) == 0; }
-
-bool sameScalar(ArgKind kind, Scalar a, Scalar b) {
-  return kind == ArgKind::Double || kind == ArgKind::NumberDouble ? sameBits(a.d, b.d) : a.i == b.i;
-}
-
-bool sameArg(const Arg &arg, const ArgView &view, const CallView &call, const graph::Event &event, uint32_t index) {
-  if (arg.kind != view.kind)
-    return false;
-  switch (arg.kind) {
-  case ArgKind::None:
-    return true;
-  case ArgKind::Tensor:
-  case ArgKind::TensorList:
-    return arg.first == view.first && arg.count == view.count;
-  case ArgKind::Int:
-  case ArgKind::Double:
-  case ArgKind::Bool:
-  case ArgKind::NumberInt:
-  case ArgKind::NumberDouble:
-  case ArgKind::NumberBool:
-    return arg.varies || sameScalar(arg.kind, arg.scalar, view.scalar);
-  case ArgKind::IntList:
-  case ArgKind::BoolList:
-    return std::equal(arg.ints.begin(), arg.ints.end(), view.ints, view.ints + view.count);
-  case ArgKind::DoubleList:
-    return arg.doubles.size() == view.count &&
-           (arg.varies || std::equal(arg.doubles.begin(), arg.doubles.end(), view.doubles, sameBits));
-  case ArgKind::String:
-    return arg.string == view.string;
-  case ArgKind::Opaque:
-    return call.opaqueEqual(call.hostCall, event, index);
-  }
-  return false;
-}
-
-bool sameMeta(const TensorMeta &meta, const TensorView &view) {
-  size_t rank = meta.rank();
-  return meta.dtype == view.dtype && rank == view.rank && meta.device == view.device && meta.conj == view.conj &&
-         meta.neg == view.neg && meta.requiresGrad == view.requiresGrad &&
-         std::equal(view.sizes, view.sizes + rank, meta.dims.data()) &&
-         std::equal(view.strides, view.strides + rank, meta.dims.data() + rank);
-}
 
 /// An operand comes from the slot it came from when recorded; an external seen for the first time is bound.
 bool bindSlot(const graph::Segment &segment, uint32_t slot, graph::StorageTag *tag, Binding &binding) {
@@ -118,7 +72,7 @@ MatchResult matchArgs(const graph::SegmentEvent &expected, const CallView &call,
   bool varies = false;
   for (uint32_t i = 0; i < call.numArgs; ++i) {
     const Arg &arg = event.args[i];
-    if (!sameArg(arg, call.args[i], call, event, i))
+    if (!sameArg(event, call, i))
       return {Mismatch::Argument, i};
     if (arg.varies) {
       feed(call.args[i], binding.scalars.data() + expected.scalarFeeds[i]);

@@ -1,6 +1,7 @@
 #include "tracer/Loops.h"
 
 #include <algorithm>
+#include <vector>
 
 namespace terra::tracer {
 
@@ -24,7 +25,7 @@ uint64_t signature(const graph::Event &event) {
 
 } // namespace
 
-std::optional<Period> findPeriod(const std::vector<std::shared_ptr<graph::Event>> &events) {
+std::optional<Period> findPeriod(const Trace &events) {
   size_t n = events.size();
   std::vector<uint64_t> s(n);
   for (size_t i = 0; i < n; ++i)

@@ -1,12 +1,10 @@
 // Finds that a trace repeats itself while it is still being recorded: a training loop inside one region.
 #pragma once
 
-#include "graph/Event.h"
+#include "tracer/Trace.h"
 
 #include <cstddef>
-#include <memory>
 #include <optional>
-#include <vector>
 
 namespace terra::tracer {
 
@@ -18,7 +16,7 @@ struct Period {
 /// The shortest period with which the end of the trace repeats. The repeating part must cover three turns and
 /// `kLeastRepetition` events: shorter repetitions are layers of one model, which compile better unrolled.
 /// Linear in the trace's length (Z-algorithm on the reversed trace).
-std::optional<Period> findPeriod(const std::vector<std::shared_ptr<graph::Event>> &events);
+std::optional<Period> findPeriod(const Trace &events);
 
 inline constexpr size_t kLeastRepetition = 192;
 

@@ -68,6 +68,12 @@ bool equalShape(const TensorMeta &a, const TensorMeta &b) {
   return a.dtype == b.dtype && a.device == b.device && a.conj == b.conj && a.neg == b.neg && a.dims == b.dims;
 }
 
+bool sameStorages(const Event &a, const Event &b) {
+  auto same = [](const auto &x, const auto &y) { return x.storage == y.storage; };
+  return std::equal(a.inputs.begin(), a.inputs.end(), b.inputs.begin(), b.inputs.end(), same) &&
+         std::equal(a.results.begin(), a.results.end(), b.results.begin(), b.results.end(), same);
+}
+
 /// What makes an event of a node cover another one.
 struct Cover {
   bool possible = false;
@@ -113,6 +119,9 @@ void noteDynamic(const Event &node, const Event &event) {
 
 Cover cover(const Event &node, const Event &event) {
   Cover result;
+  result.possible = &node == &event;
+  if (result.possible)
+    return result;
   if (node.kind != event.kind || node.op != event.op || node.gate != event.gate || node.context != event.context ||
       node.args.size() != event.args.size() || node.inputs.size() != event.inputs.size() || !coverResults(node, event))
     return result;
@@ -140,8 +149,7 @@ Cover cover(const Event &node, const Event &event) {
 
 class Merger {
 public:
-  Merger(TraceGraph &graph, const StoragePairs &known, const std::vector<std::shared_ptr<Event>> &events)
-      : graph_(graph), events_(events) {
+  Merger(TraceGraph &graph, const StoragePairs &known, Trace &events) : graph_(graph), events_(events) {
     for (auto [a, b] : known)
       storages_.relate(a, b);
   }
@@ -154,7 +162,7 @@ public:
       if (next == kNoNode)
         break;
       pass(next);
-      follow(next, *events_[index]);
+      follow(next, events_[index]);
       at = next;
     }
     if (index < events_.size())
@@ -189,16 +197,17 @@ private:
   }
 
   /// Walks the trace over an existing node: generalises its event, and cuts the segment where dataflow differs.
-  void follow(NodeId id, const Event &event) {
-    generalise(id, event);
+  void follow(NodeId id, std::shared_ptr<const Event> &event) {
+    generalise(id, *event);
     if (graph_.startsSegment(id))
       storages_.clear();
-    if (relateAll(*graph_[id].event, event, storages_))
-      return;
-    graph_.setBoundary(id);
-    result_.changed = true;
-    storages_.clear();
-    relateAll(*graph_[id].event, event, storages_);
+    if (!relateAll(*graph_[id].event, *event, storages_)) {
+      graph_.setBoundary(id);
+      result_.changed = true;
+      storages_.clear();
+      relateAll(*graph_[id].event, *event, storages_);
+    }
+    share(graph_[id].event, event);
   }
 
   void generalise(NodeId id, const Event &event) {
@@ -214,6 +223,36 @@ private:
     result_.changed = true;
   }
 
+  /// The next recording of `event` will be compared with the node's, or with one that varies where the node's does.
+  static void share(const std::shared_ptr<const Event> &node, std::shared_ptr<const Event> &event) {
+    if (node == event)
+      return;
+    if (sameStorages(*node, *event)) {
+      event = node;
+      return;
+    }
+    std::shared_ptr<Event> general;
+    auto copy = [&]() -> Event & { return general ? *general : *(general = std::make_shared<Event>(*event)); };
+    for (size_t i = 0; i < node->args.size(); ++i)
+      if (node->args[i].varies && !event->args[i].varies)
+        copy().args[i].varies = true;
+    for (size_t i = 0; i < node->inputs.size(); ++i)
+      if (node->inputs[i].offsetVaries && !event->inputs[i].offsetVaries)
+        copy().inputs[i].offsetVaries = true;
+    if (general)
+      event = std::move(general);
+  }
+
+  /// Nodes of one trace can be told by its number.
+  NodeId addNode(std::shared_ptr<const Event> &event) {
+    if (event->trace != events_.number) {
+      auto own = std::make_shared<Event>(*event);
+      own->trace = events_.number;
+      event = std::move(own);
+    }
+    return graph_.addNode(event);
+  }
+
   /// New nodes for events_[index…], up to the longest tail that some path to the region's end shares with the trace.
   NodeId branch(NodeId at, size_t index) {
     result_.changed = true;
@@ -227,7 +266,7 @@ private:
         join = previous;
       }
     for (; index < tail; ++index) {
-      NodeId id = graph_.addNode(events_[index]);
+      NodeId id = addNode(events_[index]);
       graph_.addEdge(at, id);
       pass(id);
       ++result_.newNodes;
@@ -241,7 +280,7 @@ private:
     for (NodeId id = join;; id = successor(id, *events_[index])) {
       if (id == kNoNode) // generalising a shared node left this tail behind: it gets nodes of its own
         return branch(at, index);
-      follow(id, *events_[index]);
+      follow(id, events_[index]);
       at = id;
       if (++index == events_.size())
         return at;
@@ -249,31 +288,38 @@ private:
   }
 
   TraceGraph &graph_;
-  const std::vector<std::shared_ptr<Event>> &events_;
+  Trace &events_;
   Bijection storages_;
   MergeResult result_;
 };
 
 } // namespace
 
-MergeResult merge(TraceGraph &graph, NodeId from, const StoragePairs &known,
-                  const std::vector<std::shared_ptr<Event>> &events) {
+MergeResult merge(TraceGraph &graph, NodeId from, const StoragePairs &known, Trace &events) {
+  Trace::Place place{graph.id(), from};
+  if (events.repeats == place && known.empty())
+    return {};
+  events.merged = place;
   return Merger(graph, known, events).run(from);
 }
 
-MergeResult mergeLoop(TraceGraph &graph, NodeId from, const StoragePairs &known,
-                      const std::vector<std::shared_ptr<Event>> &events, Period period) {
-  auto at = [&](size_t index) { return events.begin() + ptrdiff_t(index); };
+MergeResult mergeLoop(TraceGraph &graph, NodeId from, const StoragePairs &known, Trace &events, Period period) {
+  auto part = [&](size_t begin, size_t end) {
+    Trace trace(events.begin() + ptrdiff_t(begin), events.begin() + ptrdiff_t(end));
+    trace.number = events.number;
+    return trace;
+  };
   size_t rest = period.start + period.length;
-  MergeResult before, turn;
+  Trace start = part(0, period.start), turn = part(period.start, rest), others = part(rest, events.size());
+  MergeResult before, first;
   before.last = from;
   if (period.start > 0)
-    before = merge(graph, from, known, {events.begin(), at(period.start)});
-  turn = merge(graph, before.last, period.start ? StoragePairs() : known, {at(period.start), at(rest)});
-  graph.addEdge(turn.last, turn.first);
-  graph.setBoundary(turn.first);
-  MergeResult others = merge(graph, turn.last, {}, {at(rest), events.end()});
-  return {true, before.newNodes + turn.newNodes + others.newNodes, turn.first, others.last};
+    before = merge(graph, from, known, start);
+  first = merge(graph, before.last, period.start ? StoragePairs() : known, turn);
+  graph.addEdge(first.last, first.first);
+  graph.setBoundary(first.first);
+  MergeResult last = merge(graph, first.last, {}, others);
+  return {true, before.newNodes + first.newNodes + last.newNodes, first.first, last.last};
 }
 
 } // namespace terra::tracer

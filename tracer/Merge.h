@@ -3,8 +3,8 @@
 
 #include "graph/TraceGraph.h"
 #include "tracer/Loops.h"
+#include "tracer/Trace.h"
 
-#include <memory>
 #include <utility>
 #include <vector>
 
@@ -23,12 +23,12 @@ struct MergeResult {
 /// at `from`. The trace follows existing nodes as long as they agree (scalars that differ and may vary become feeds, offsets
 /// likewise), then gets nodes of its own, and joins the longest tail that an existing path has in common with it: a branch that
 /// meets the old path again, or a loop's back edge. Joining can never be wrong, since segments are closed functions.
-MergeResult merge(graph::TraceGraph &graph, graph::NodeId from, const StoragePairs &known,
-                  const std::vector<std::shared_ptr<graph::Event>> &events);
+/// Afterwards the trace shares the graph's events where it can, and knows what varies.
+MergeResult merge(graph::TraceGraph &graph, graph::NodeId from, const StoragePairs &known, Trace &events);
 
 /// The same for a trace that is still under way and has been found to repeat: one turn becomes a loop, the other turns only
 /// generalise it. `first` is the loop's head.
-MergeResult mergeLoop(graph::TraceGraph &graph, graph::NodeId from, const StoragePairs &known,
-                      const std::vector<std::shared_ptr<graph::Event>> &events, Period period);
+MergeResult mergeLoop(graph::TraceGraph &graph, graph::NodeId from, const StoragePairs &known, Trace &events,
+                      Period period);
 
 } // namespace terra::tracer

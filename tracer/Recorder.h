@@ -4,6 +4,7 @@
 #include "graph/Event.h"
 #include "graph/StorageTag.h"
 #include "tracer/CallView.h"
+#include "tracer/Trace.h"
 
 #include <memory>
 #include <utility>
@@ -36,23 +37,43 @@ public:
   std::shared_ptr<graph::Event> begin(const CallView &call);
   void finish(std::shared_ptr<graph::Event> event, const std::vector<ResultView> &results);
 
+  /// Regions mostly do what they did before. The event of the last whole trace that is due now, if the call is like it in all
+  /// that can be seen before it runs; else null. Costs no memory.
+  std::shared_ptr<const graph::Event> expected(const CallView &call);
+  /// Completes with an expected event instead of one of its own. False, and nothing happens, where the results differ.
+  bool finishExpected(const std::shared_ptr<const graph::Event> &event, const std::vector<ResultView> &results);
+  /// An expected event again, without results, to be completed by `finish`.
+  std::shared_ptr<graph::Event> renew(const graph::Event &event) const;
+
   /// A look at a tensor's data, or (null) at the default generator, without an op.
   void read(const TensorView *tensor);
   void end();
 
-  const std::vector<std::shared_ptr<graph::Event>> &events() const { return events_; }
-  size_t size() const { return events_.size(); }
-  void clear() { events_.clear(); }
+  Trace &events() { return trace_; }
+  const Trace &events() const { return trace_; }
+  size_t size() const { return trace_.size(); }
+  /// Forgets the trace; a whole one is what is expected next.
+  void clear();
 
 private:
   /// The storage's number in this trace, and whether it was seen for the first time.
   std::pair<graph::StorageId, bool> number(graph::StorageTag &tag);
   graph::Result makeResult(const graph::Event &event, const ResultView &view);
+  /// How a result on `storage` came about; the second is `Result::aliasOf`.
+  static std::pair<graph::Alias, uint32_t> aliasOf(const graph::Event &event, const ResultView &view,
+                                                   graph::StorageId storage, bool fresh);
+  bool sameOperands(const graph::Event &event, const CallView &call);
+  bool sameResult(const graph::Event &event, const graph::Result &result, const ResultView &view);
+  void push(std::shared_ptr<const graph::Event> event) { trace_.push_back(std::move(event)); }
+  void pushExpected();
 
   uint64_t epoch_ = 0, left_ = 0;
   std::vector<std::pair<uint32_t, graph::StorageId>> known_;
   uint32_t nextStorage_ = 0;
-  std::vector<std::shared_ptr<graph::Event>> events_;
+  Trace trace_;
+  Trace expected_;
+  size_t due_ = 0; ///< position in `expected_`
+  bool asBefore_ = false; ///< the trace is `expected_` up to here
 };
 
 } // namespace terra::tracer

@@ -12,6 +12,7 @@
 #include "frontend/torch/Frontend.h"
 #include "frontend/torch/HostCall.h"
 #include "frontend/torch/Promise.h"
+#include "frontend/torch/Record.h"
 #include "frontend/torch/Replay.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -57,13 +58,15 @@ void settleCall(const OpEntry &entry, const Stack &stack) {
     runtimeInstance().settleRandom();
 }
 
+} // namespace
+
 void runForReal(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *stack) {
   c10::impl::ExcludeDispatchKeyGuard guard(kBelowAutograd);
   RealScope real;
   op.redispatchBoxed(below(keys), stack);
 }
 
-} // namespace
+std::string programLocation() { return locationSource ? locationSource() : ""; }
 
 void markTouched(const CallBuilder &builder) {
   for (uint32_t i = 0; i < builder.numOperands(); ++i)
@@ -101,59 +104,6 @@ void announceReads(const OpEntry &entry, const Stack &stack) {
     session->onRead(&view);
     return;
   }
-}
-
-/// The call gave an operand other sizes (an `out=` that did not fit).
-bool resized(const graph::Event &event, c10::ArrayRef<c10::intrusive_ptr<c10::TensorImpl>> operands) {
-  for (size_t i = 0; i < operands.size(); ++i) {
-    if (!event.inputs[i].written || !operands[i])
-      continue;
-    std::span<const int64_t> before = event.inputs[i].meta.sizes();
-    c10::IntArrayRef after = operands[i]->sizes();
-    if (!std::equal(before.begin(), before.end(), after.begin(), after.end()))
-      return true;
-  }
-  return false;
-}
-
-void record(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *stack, OpEntry &entry, CallBuilder &builder,
-            bool gate) {
-  Session *recording = session;
-  auto event = recording->recorder().begin(builder.view());
-  event->gate = gate;
-  std::shared_ptr<HostCall> call = makeHostCall(entry, stack->data() + (stack->size() - entry.numArgs), *event);
-  event->host = call;
-  event->hostEqual = &recordedOpaqueEqual;
-  if (recording->wantsLocations() && locationSource)
-    event->location = locationSource();
-  c10::SmallVector<c10::intrusive_ptr<c10::TensorImpl>, 8> operands = builder.holdOperands();
-  c10::SmallVector<uint32_t, 8> versions;
-  for (const auto &operand : operands)
-    versions.push_back(operand ? versionOf(*operand) : 0);
-  size_t base = stack->size() - entry.numArgs;
-  try {
-    runForReal(op, keys, stack);
-  } catch (...) { // the program may catch it, and will meet it again: a gate without results
-    if (recording->recording() && session == recording) {
-      event->gate = true;
-      recording->recorder().finish(std::move(event), {});
-    }
-    throw;
-  }
-  if (!recording->recording() || session != recording)
-    return; // an inner call interrupted the recording
-  thread_local std::vector<tracer::ResultView> results;
-  results.clear();
-  if (!viewResults(*stack, base, operands, event->resultCounts, results))
-    event->gate = true;
-  for (uint32_t i = 0; i < operands.size(); ++i)
-    if (operands[i] && versionOf(*operands[i]) != versions[i])
-      call->operandVersions.emplace_back(i, versionOf(*operands[i]) - versions[i]);
-  event->gate |= resized(*event, operands);
-  if (!event->gate)
-    noteResultVersions(*stack, base, *call);
-  recording->recorder().finish(std::move(event), results);
-  markResults(results, recording->region());
 }
 
 bool hasMask(const tracer::CallView &call) {
@@ -195,7 +145,7 @@ void inRegion(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *st
   settleCall(entry, *stack);
   if (action == Session::Action::Record) {
     markTouched(*builder);
-    return record(op, keys, stack, entry, *builder, isGate(entry, *builder, kind));
+    return Recording(*session, entry, *builder, isGate(entry, *builder, kind)).run(op, keys, stack);
   }
   size_t base = stack->size() - entry.numArgs;
   if (action == Session::Action::Gate) {

@@ -4,7 +4,6 @@
 #include "FakeFrontend.h"
 #include "tracer/Recorder.h"
 
-#include <functional>
 #include <vector>
 
 namespace terra::fake {
@@ -32,19 +31,20 @@ class Recording : public Frontend {
 public:
   explicit Recording(uint64_t epoch = 1000) : Frontend(generator_), epoch_(epoch) { recorder_.start(epoch); }
 
+  std::vector<Tensor> call(const Call &call) override;
   int64_t item(const Tensor &tensor) override;
   int64_t read(const Tensor &tensor) override;
   void end() { recorder_.end(); }
+  /// Forgets the trace, as a session does that has merged it.
+  void clear() { recorder_.clear(); }
   /// Begins another trace; `left`: the epoch of a walk that was left.
   void restart(uint64_t left = 0) { recorder_.start(++epoch_, left); }
 
   tracer::Recorder &recorder() { return recorder_; }
-  const std::vector<std::shared_ptr<graph::Event>> &events() const { return recorder_.events(); }
+  tracer::Trace &events() { return recorder_.events(); }
+  const tracer::Trace &events() const { return recorder_.events(); }
   const graph::Event &event(size_t index) const { return *events()[index]; }
   graph::Segment segment() const { return graph::makeSegment({events().begin(), events().end()}); }
-
-protected:
-  std::vector<Tensor> event(const Call &call) override;
 
 private:
   Generator generator_;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "FakeGroups.h"
-#include "FakeHook.h"
 #include "ModelProgram.h"
 
 #include <map>

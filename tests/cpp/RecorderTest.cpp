@@ -1,8 +1,10 @@
 // Events as the recorder copies them, and the repetition of traces.
 #include "FakeCall.h"
-#include "tracer/Loops.h"
+#include "tracer/Merge.h"
 
 #include <gtest/gtest.h>
+
+#include <algorithm>
 
 namespace terra::fake {
 namespace {
@@ -10,6 +12,8 @@ namespace {
 using graph::Alias;
 using graph::kNoStorage;
 using tracer::findPeriod;
+using tracer::MergeResult;
+using tracer::Trace;
 
 TEST(Recorder, results_are_fresh_views_or_the_same_tensor) {
   Recording r;
@@ -59,6 +63,84 @@ TEST(Recorder, storages_of_the_walk_that_was_left_are_known) {
   r.call(Call(ops().mul, {c, a}));
   ASSERT_EQ(r.recorder().known().size(), 1u);
   EXPECT_EQ(r.recorder().known()[0], std::make_pair(5u, graph::StorageId(1)));
+}
+
+/// Regions that are recorded and merged one after the other.
+class Again : public testing::Test {
+protected:
+  /// The events that were not shared with the region before.
+  size_t region(double scalar, bool extra = false, std::vector<int64_t> sizes = {4}) {
+    r_.restart();
+    Tensor a = r_.make(contiguous(sizes), 1);
+    Tensor b = r_.call(Call(ops().mul, {a, a}))[0];
+    if (extra)
+      r_.read(b);
+    r_.call(Call(ops().add, {b, a}).number(scalar));
+    r_.call(Call(ops().addInPlace, {a, b}).number(2));
+    r_.end();
+    result_ = tracer::merge(graph_, graph::TraceGraph::kStart, {}, r_.events());
+    trace_ = r_.events();
+    r_.clear();
+    return size_t(
+        std::count_if(trace_.begin(), trace_.end(), [&](const auto &event) { return event->trace == trace_.number; }));
+  }
+  Recording r_;
+  graph::TraceGraph graph_;
+  MergeResult result_;
+  Trace trace_;
+};
+
+TEST_F(Again, the_same_region_makes_no_events) {
+  EXPECT_EQ(region(1), 3u);
+  EXPECT_EQ(region(1), 0u);
+  EXPECT_TRUE(trace_.repeats == (Trace::Place{graph_.id(), graph::TraceGraph::kStart}));
+  EXPECT_FALSE(result_.changed);
+  EXPECT_EQ(trace_[0], graph_[graph_[graph::TraceGraph::kStart].next[0]].event);
+}
+
+TEST_F(Again, a_scalar_that_varies_is_learned) {
+  region(1);
+  EXPECT_EQ(region(2), 0u); // its event became the node's, which varies
+  EXPECT_TRUE(result_.changed);
+  EXPECT_EQ(region(3), 0u);
+  EXPECT_FALSE(result_.changed);
+  EXPECT_TRUE(trace_[1]->args[1].varies || trace_[1]->args[2].varies);
+}
+
+TEST_F(Again, a_graph_that_was_forgotten_is_learned_again) {
+  region(1);
+  region(1);
+  graph_ = graph::TraceGraph();
+  EXPECT_EQ(region(1), 3u); // copies, as nodes of one trace
+  EXPECT_TRUE(result_.changed);
+  EXPECT_EQ(result_.newNodes, 3u);
+  EXPECT_EQ(region(1), 0u);
+  EXPECT_FALSE(result_.changed);
+}
+
+TEST_F(Again, an_event_in_between_leaves_the_others_shared) {
+  region(1);
+  EXPECT_GE(region(1, /*extra=*/true), 1u);
+  EXPECT_TRUE(result_.changed);
+  EXPECT_TRUE(trace_.repeats == Trace::Place());
+  EXPECT_EQ(trace_[1]->kind, graph::EventKind::Read);
+  region(1);
+  EXPECT_FALSE(result_.changed);
+}
+
+TEST_F(Again, nodes_of_one_merge_carry_one_number) {
+  region(1);
+  size_t before = graph_.size();
+  region(1, /*extra=*/true);
+  ASSERT_GT(graph_.size(), before);
+  for (graph::NodeId id = graph::NodeId(before); id < graph_.size(); ++id)
+    EXPECT_EQ(graph_[id].event->trace, trace_.number);
+}
+
+TEST_F(Again, other_shapes_are_other_events) {
+  region(1);
+  EXPECT_EQ(region(1, false, {5}), 3u);
+  EXPECT_EQ(region(1, false, {5}), 0u);
 }
 
 class Loops : public testing::Test {

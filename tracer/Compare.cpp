@@ -1,0 +1,60 @@
+#include "tracer/Compare.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace terra::tracer {
+
+using graph::ArgKind;
+
+namespace {
+
+bool sameBits(double a, double b) { return std::memcmp(&a, &b, sizeof a) == 0; }
+
+bool sameScalar(ArgKind kind, Scalar a, Scalar b) {
+  return kind == ArgKind::Double || kind == ArgKind::NumberDouble ? sameBits(a.d, b.d) : a.i == b.i;
+}
+
+} // namespace
+
+bool sameArg(const graph::Event &event, const CallView &call, uint32_t index) {
+  const graph::Arg &arg = event.args[index];
+  const ArgView &view = call.args[index];
+  if (arg.kind != view.kind)
+    return false;
+  switch (arg.kind) {
+  case ArgKind::None:
+    return true;
+  case ArgKind::Tensor:
+  case ArgKind::TensorList:
+    return arg.first == view.first && arg.count == view.count;
+  case ArgKind::Int:
+  case ArgKind::Double:
+  case ArgKind::Bool:
+  case ArgKind::NumberInt:
+  case ArgKind::NumberDouble:
+  case ArgKind::NumberBool:
+    return arg.varies || sameScalar(arg.kind, arg.scalar, view.scalar);
+  case ArgKind::IntList:
+  case ArgKind::BoolList:
+    return std::equal(arg.ints.begin(), arg.ints.end(), view.ints, view.ints + view.count);
+  case ArgKind::DoubleList:
+    return arg.doubles.size() == view.count &&
+           (arg.varies || std::equal(arg.doubles.begin(), arg.doubles.end(), view.doubles, sameBits));
+  case ArgKind::String:
+    return arg.string == view.string;
+  case ArgKind::Opaque:
+    return call.opaqueEqual(call.hostCall, event, index);
+  }
+  return false;
+}
+
+bool sameMeta(const TensorMeta &meta, const TensorView &view) {
+  size_t rank = meta.rank();
+  return meta.dtype == view.dtype && rank == view.rank && meta.device == view.device && meta.conj == view.conj &&
+         meta.neg == view.neg && meta.requiresGrad == view.requiresGrad &&
+         std::equal(view.sizes, view.sizes + rank, meta.dims.data()) &&
+         std::equal(view.strides, view.strides + rank, meta.dims.data() + rank);
+}
+
+} // namespace terra::tracer
