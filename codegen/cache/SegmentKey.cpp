@@ -83,7 +83,7 @@ template <typename T> void addAll(Hasher &h, const std::vector<T> &list) {
 }
 
 void add(Hasher &h, const graph::Op &op) {
-  const auto &[name, flags, params, viewRule, host] = op;
+  const auto &[name, flags, params, viewRule, host, dynamic] = op; // `dynamic` decides about gates, not about code
   h.add(name);
   h.add(flags);
   addAll(h, params);
