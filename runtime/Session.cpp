@@ -151,6 +151,7 @@ bool Session::startRun(const std::shared_ptr<CompiledSegment> &segment, const Ma
   }
   run_ = std::move(run);
   position_ = 0;
+  runtime_.eventIndex.store(0, std::memory_order_relaxed);
   ++runsStarted_;
   run_->compiled = segment;
   segment->lastRegion = stats_.regionsCoexecuted;

@@ -51,7 +51,8 @@ public:
   void leaveSpan(const Span &span);
   /// Between `enterSpan` and `leaveSpan`: memory of the caller's for an external slot that the call makes for itself.
   void lend(uint32_t slot, Buffer *buffer);
-  /// Where the walk is now, and what was recognised since then: nothing when the walk left the segment or the graph.
+  /// Where the walk is now, and what was recognised since then: nothing when the walk left the segment or the graph, or data was
+  /// looked at. Marking needs no lock.
   SpanMark markSpan() const;
   std::optional<SpanRange> spanSince(const SpanMark &mark) const;
   /// False where calls have been watched in vain before.
@@ -125,7 +126,7 @@ private:
   Divergences divergences_;
   std::shared_ptr<CompileStats> compileStats_ = std::make_shared<CompileStats>();
 
-  Mode mode_ = Mode::Idle;
+  std::atomic<Mode> mode_ = Mode::Idle; ///< others may make it leave the graph; written under the runtime's lock
   std::shared_ptr<Run> run_; ///< being walked, or just walked
   std::shared_ptr<Run> spare_; ///< a candidate that did not match
   uint32_t position_ = 0; ///< last recognised event of `run_`

@@ -80,6 +80,8 @@ void Session::leaveSpan(const Span &span) {
         if (result.slot != kNever && !run_->segment().slots[result.slot].external && !run_->buffers[result.slot])
           (*run_->deaths)[result.slot].store(span.last(), std::memory_order_relaxed);
   advance();
+  // What the program drops now was alive then.
+  runtime_.eventIndex.store(span.last(), std::memory_order_relaxed);
 }
 
 void Session::noteRunStart() {
@@ -114,6 +116,7 @@ void Session::refuseSpan(const SpanMark &mark) {
 }
 
 SpanMark Session::markSpan() const {
+  std::lock_guard guard(runtime_.lock()); // another thread may flush the walk
   SpanMark mark;
   if (mode_ != Mode::CoExecuting)
     return mark;
@@ -125,13 +128,14 @@ SpanMark Session::markSpan() const {
   else if (const auto &next = graph_[last_].next; !next.empty())
     mark.segment = program_.at(next.front());
   mark.runs = runsStarted_;
+  mark.gates = stats_.gates;
   mark.divergences = stats_.regionsDiverged;
   return mark;
 }
 
 std::optional<SpanRange> Session::spanSince(const SpanMark &mark) const {
   bool straight = mode_ == Mode::CoExecuting && run_ && !run_->compiled->gate() &&
-                  mark.divergences == stats_.regionsDiverged &&
+                  mark.divergences == stats_.regionsDiverged && mark.gates == stats_.gates &&
                   (mark.inside ? run_ == mark.run : run_ != mark.run && runsStarted_ == mark.runs + 1);
   if (!straight || position_ + 1 <= mark.first)
     return std::nullopt;

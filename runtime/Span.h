@@ -31,7 +31,7 @@ struct SpanMark {
   std::shared_ptr<CompiledSegment> segment; ///< where the next event is expected
   uint32_t first = 0;
   bool inside = false; ///< of a segment; otherwise the next event enters one
-  uint64_t runs = 0, divergences = 0;
+  uint64_t runs = 0, gates = 0, divergences = 0; ///< counted so far
 };
 
 /// Events that were recognised one by one, all in one segment.

@@ -1,6 +1,7 @@
 // What the cursor lets pass, and the reason it gives for everything else.
 #include "tracer/Cursor.h"
 #include "FakeCall.h"
+#include "FakeComposites.h"
 #include "tracer/Rules.h"
 
 #include <gmock/gmock.h>
@@ -196,6 +197,61 @@ TEST_F(Cursor, offsets_of_views_follow_their_positions) {
   moved.meta.offset = 3;
   BuiltCall onMoved(Call(ops().select, {moved}).index(0).index(1), 1);
   EXPECT_EQ(tracer::resultOffset(r_.event(0), onMoved.view, 0), 7);
+}
+
+/// A call of a composite on the tensors of slots 0 and 1.
+graph::SegmentEvent spanOf(const Call &call, graph::Context context) {
+  BuiltCall built(call, context);
+  graph::SegmentEvent expected;
+  expected.event = tracer::Recorder::copy(built.view);
+  expected.inputs = {{0, graph::kNever}, {1, graph::kNever}};
+  expected.scalarFeeds.assign(call.args.size(), graph::kNever);
+  return expected;
+}
+
+TEST_F(Cursor, a_span_that_does_not_fit_leaves_the_binding_as_it_was) {
+  Tensor a = tensor(), b = tensor();
+  Call whole = Call(composites().chain, {a, b}).number(1);
+  graph::SegmentEvent expected = spanOf(whole, context_);
+  r_.call(whole);
+  auto fits = [&](Call call) {
+    BuiltCall built(std::move(call), context_);
+    return tracer::matchSpan(segment_, expected, built.view, binding_).mismatch;
+  };
+  auto number = [](Tensor first, Tensor second) { return Call(composites().chain, {first, second}).number(1); };
+  walk();
+  Tensor x = tensor(), y = tensor(), small = tensor({3});
+  uint64_t before = x.storage->buffer().epoch;
+  EXPECT_EQ(fits(number(x, x)), Mismatch::Storage) << "the first operand was bound, the second cannot be";
+  EXPECT_EQ(fits(number(x, small)), Mismatch::Meta);
+  EXPECT_EQ(fits(Call(composites().chain, {x, y}).number(2)), Mismatch::Argument);
+  EXPECT_EQ(fits(Call(composites().views, {x, y}).number(1)), Mismatch::Op);
+  EXPECT_THAT(binding_.bound, testing::IsEmpty());
+  EXPECT_THAT(binding_.slots, testing::Each(nullptr));
+  EXPECT_NE(x.storage->buffer().epoch, binding_.epoch);
+  EXPECT_EQ(before, 0u);
+  EXPECT_EQ(match(0, Call(ops().mul, {y, x})), Mismatch::None) << "event by event, the other way round";
+  EXPECT_THAT(binding_.bound, ElementsAre(0u, 1u));
+  EXPECT_EQ(binding_.slots[1], &x.storage->buffer());
+  EXPECT_EQ(fits(number(x, y)), Mismatch::Storage);
+  EXPECT_EQ(binding_.slots[1], &x.storage->buffer()) << "what was bound before stays";
+  EXPECT_EQ(x.storage->buffer().epoch, binding_.epoch);
+  EXPECT_EQ(fits(number(y, x)), Mismatch::None);
+}
+
+TEST_F(Cursor, a_span_binds_its_externals) {
+  Tensor a = tensor(), b = tensor();
+  graph::SegmentEvent expected = spanOf(Call(composites().chain, {a, b}).number(1), context_);
+  r_.call(Call(composites().chain, {a, b}).number(1));
+  walk();
+  BuiltCall built(Call(composites().chain, {b, a}).number(1), context_);
+  EXPECT_TRUE(bool(tracer::matchSpan(segment_, expected, built.view, binding_)));
+  EXPECT_THAT(binding_.bound, ElementsAre(0u, 1u));
+  EXPECT_EQ(binding_.slots[0], &b.storage->buffer());
+  context_ = 2;
+  walk();
+  BuiltCall other(Call(composites().chain, {b, a}).number(1), context_);
+  EXPECT_EQ(tracer::matchSpan(segment_, expected, other.view, binding_).mismatch, Mismatch::Context);
 }
 
 TEST_F(Cursor, only_declared_scalars_may_vary) {

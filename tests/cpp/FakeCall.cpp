@@ -55,7 +55,7 @@ std::vector<Tensor> recordCall(tracer::Recorder &recorder, const Call &call, con
   return results;
 }
 
-std::vector<Tensor> Recording::call(const Call &call) {
+std::vector<Tensor> Recording::event(const Call &call) {
   BuiltCall built(call, context);
   return recordCall(recorder_, call, built.view, [&] { return compute(call); });
 }

@@ -4,6 +4,7 @@
 #include "FakeFrontend.h"
 #include "tracer/Recorder.h"
 
+#include <functional>
 #include <vector>
 
 namespace terra::fake {
@@ -31,7 +32,6 @@ class Recording : public Frontend {
 public:
   explicit Recording(uint64_t epoch = 1000) : Frontend(generator_), epoch_(epoch) { recorder_.start(epoch); }
 
-  std::vector<Tensor> call(const Call &call) override;
   int64_t item(const Tensor &tensor) override;
   int64_t read(const Tensor &tensor) override;
   void end() { recorder_.end(); }
@@ -45,6 +45,9 @@ public:
   const tracer::Trace &events() const { return recorder_.events(); }
   const graph::Event &event(size_t index) const { return *events()[index]; }
   graph::Segment segment() const { return graph::makeSegment({events().begin(), events().end()}); }
+
+protected:
+  std::vector<Tensor> event(const Call &call) override;
 
 private:
   Generator generator_;

@@ -136,6 +136,7 @@ std::vector<Tensor> Frontend::compute(const Call &call) {
     break;
   case Shape::Nothing:
   case Shape::Fetch:
+  case Shape::Composite:
     break;
   }
   std::vector<Elements> inputs, outputs;
@@ -147,7 +148,11 @@ std::vector<Tensor> Frontend::compute(const Call &call) {
   return results;
 }
 
-std::vector<Tensor> Frontend::call(const Call &call) { return compute(call); }
+std::vector<Tensor> Frontend::call(const Call &call) {
+  return call.op->body ? call.op->body(*this, call) : event(call);
+}
+std::vector<Tensor> Frontend::event(const Call &call) { return compute(call); }
+Tensor Frontend::uninitialised(const TensorMeta &meta) { return fresh(meta, meta.numel() * kElementBytes); }
 int64_t Frontend::item(const Tensor &tensor) { return digest(tensor); }
 int64_t Frontend::read(const Tensor &tensor) { return digest(tensor); }
 void Frontend::callImmediately(const Call &call) { compute(call); }

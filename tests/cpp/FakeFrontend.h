@@ -1,8 +1,9 @@
-// Tensors and calls of the fake framework, run plainly or through a Session as the PyTorch hook does.
+// Tensors and calls of the fake framework, run plainly.
 #pragma once
 
 #include "FakeHost.h"
-#include "runtime/Session.h"
+#include "runtime/Runtime.h"
+#include "tracer/CallView.h"
 
 #include <memory>
 #include <vector>
@@ -57,6 +58,7 @@ public:
   explicit Frontend(Generator &generator) : generator_(generator) {}
   virtual ~Frontend() = default;
 
+  /// An op, or a composite, which is the calls that it makes.
   virtual std::vector<Tensor> call(const Call &call);
   /// A gate that turns a tensor into a number of the program.
   virtual int64_t item(const Tensor &tensor);
@@ -70,9 +72,13 @@ public:
 
   /// New memory of the program's own.
   Tensor make(const TensorMeta &meta, int64_t first);
+  /// Memory full of rubbish.
+  virtual Tensor uninitialised(const TensorMeta &meta);
   graph::Context context = 1;
 
 protected:
+  /// One op.
+  virtual std::vector<Tensor> event(const Call &call);
   std::vector<Tensor> compute(const Call &call);
   virtual runtime::Runtime *owner() { return nullptr; }
 
@@ -91,12 +97,6 @@ struct StoppedHere {};
 class Reference : public Frontend {
 public:
   using Frontend::Frontend;
-  std::vector<Tensor> call(const Call &call) override {
-    if (call.op->op.has(graph::kOpMayFailOnData))
-      fallible_.push_back(events_);
-    count();
-    return Frontend::call(call);
-  }
   int64_t item(const Tensor &tensor) override {
     count();
     return Frontend::item(tensor);
@@ -111,6 +111,14 @@ public:
   /// Those whose op may fail on data.
   const std::vector<int64_t> &fallible() const { return fallible_; }
 
+protected:
+  std::vector<Tensor> event(const Call &call) override {
+    if (call.op->op.has(graph::kOpMayFailOnData))
+      fallible_.push_back(events_);
+    count();
+    return Frontend::event(call);
+  }
+
 private:
   void count() {
     if (events_++ == stop_)
@@ -118,36 +126,6 @@ private:
   }
   int64_t stop_ = -1, events_ = 0;
   std::vector<int64_t> fallible_;
-};
-
-/// The way through a session: see frontend/torch/Hook.cpp, whose steps these are.
-class Hooked : public Frontend {
-public:
-  Hooked(runtime::Runtime &runtime, Generator &generator) : Frontend(generator), runtime_(runtime) {}
-
-  std::vector<Tensor> call(const Call &call) override;
-  int64_t item(const Tensor &tensor) override;
-  int64_t read(const Tensor &tensor) override;
-  void callImmediately(const Call &call) override;
-  uint64_t readGenerator() override;
-  void barrier() override;
-
-  /// The region under way, or null.
-  runtime::Session *session = nullptr;
-
-protected:
-  runtime::Runtime *owner() override { return &runtime_; }
-
-private:
-  std::vector<Tensor> inRegion(const Call &call, const std::function<std::vector<Tensor>()> &real);
-  std::vector<Tensor> promise(const Call &call, const tracer::CallView &view);
-  std::vector<Tensor> record(const Call &call, const tracer::CallView &view,
-                             const std::function<std::vector<Tensor>()> &real);
-  void settle(const Call &call);
-  void announce(const Tensor &tensor);
-  void markTouched(const Call &call);
-
-  runtime::Runtime &runtime_;
 };
 
 } // namespace terra::fake

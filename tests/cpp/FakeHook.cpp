@@ -1,4 +1,7 @@
+#include "FakeHook.h"
+
 #include "FakeCall.h"
+#include "FakeSpans.h"
 
 #include "tracer/Rules.h"
 
@@ -87,7 +90,63 @@ std::vector<Tensor> Hooked::inRegion(const Call &call, const std::function<std::
   return results;
 }
 
+bool Hooked::recognise(const Call &call, const tracer::CallView &view, std::vector<Tensor> &results) {
+  std::vector<runtime::SpanCandidate> candidates;
+  session->spansNext(view.op, candidates);
+  for (const runtime::SpanCandidate &candidate : candidates) {
+    if (!session->enterSpan(candidate, view))
+      continue;
+    markTouched(call);
+    results = promiseSpan(*session, runtime_, *candidate.span);
+    session->leaveSpan(*candidate.span);
+    return true;
+  }
+  return false;
+}
+
+/// The long way, watched.
+std::vector<Tensor> Hooked::learn(const Call &call) {
+  BuiltCall built(call, context);
+  std::vector<Tensor> results;
+  std::unique_ptr<SpanLearner> learner;
+  {
+    std::lock_guard lock(runtime_.lock());
+    if (recognise(call, built.view, results))
+      return results;
+  }
+  if (session->mayLearnSpan())
+    learner = std::make_unique<SpanLearner>(*session, built.view, call.tensors);
+  struct Scope {
+    Hooked &hooked;
+    ~Scope() {
+      hooked.inside_ = false;
+      hooked.learner_ = nullptr;
+    }
+  } scope{*this};
+  inside_ = true;
+  learner_ = learner.get();
+  results = Frontend::call(call);
+  if (learner) {
+    std::lock_guard lock(runtime_.lock());
+    learner->finish(results);
+  }
+  return results;
+}
+
 std::vector<Tensor> Hooked::call(const Call &call) {
+  if (!session || inside_ || !mayBeSpan(*call.op) || !session->coExecuting() || !above())
+    return Frontend::call(call);
+  return learn(call);
+}
+
+Tensor Hooked::uninitialised(const TensorMeta &meta) {
+  Tensor tensor = Frontend::uninitialised(meta);
+  if (learner_)
+    learner_->addUninitialised(tensor);
+  return tensor;
+}
+
+std::vector<Tensor> Hooked::event(const Call &call) {
   if (session)
     return inRegion(call, [&] { return compute(call); });
   settle(call);

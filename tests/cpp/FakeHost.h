@@ -82,7 +82,7 @@ private:
     for (size_t i = 0; i < expected.results.size(); ++i) {
       if (expected.event->results[i].alias != graph::Alias::Fresh)
         continue;
-      runtime::Buffer &buffer = run.buffer(expected.results[i].slot);
+      runtime::Buffer &buffer = run.made(expected.results[i].slot);
       if (!promised.empty() && promised.back() == &buffer)
         continue;
       buffer.setMemory(allocate(buffer.bytes(), {}));

@@ -31,10 +31,16 @@ enum class Shape : uint8_t {
   Pair, ///< two fresh results that share one storage
   View,
   Fetch,
-  DataDependent
+  DataDependent,
+  Composite ///< whatever the calls that it makes return
 };
 
 struct FakeOp;
+struct Call;
+struct Tensor;
+class Frontend;
+/// The calls that a composite makes.
+using Body = std::vector<Tensor> (*)(Frontend &frontend, const Call &call);
 /// Computes the part [begin, end) of the elements; only `elementwise` ops are called for less than all of them.
 using Compute = void (*)(const std::vector<Elements> &in, const std::vector<Scalar> &scalars,
                          const std::vector<Elements> &out, int64_t begin, int64_t end, Generator &generator);
@@ -43,7 +49,8 @@ struct FakeOp {
   graph::Op op;
   Shape shape;
   bool elementwise;
-  Compute compute; ///< null for views and gates
+  Compute compute; ///< null for views, gates and composites
+  Body body = nullptr; ///< of composites
 };
 
 struct Ops {

@@ -1,5 +1,7 @@
 #include "ModelProgram.h"
 
+#include "FakeComposites.h"
+
 namespace terra::fake {
 
 using Kind = StatementKind;
@@ -25,6 +27,7 @@ public:
     s.a = variable();
     s.b = variable();
     s.k = int64_t(random_() % 12);
+    s.which = composite();
     s.varies = random_() % 3 ? Varies::Never : random_() % 2 ? Varies::ByIteration : Varies::ByFetch;
     if (s.kind == Kind::If || s.kind == Kind::Loop)
       s.body = block(depth + 1, 1, 4);
@@ -40,6 +43,11 @@ private:
                                   : random_() % Machine::kVariables);
   }
 
+  uint32_t composite() {
+    static const size_t all = allComposites().size();
+    return uint32_t(random_() % (features_.gates && features_.reads ? all : kPureComposites));
+  }
+
   Kind kind(int depth) {
     static constexpr std::pair<Kind, int> weights[] = {
         {Kind::Add, 22},       {Kind::Mul, 18},      {Kind::AddInPlace, 14},   {Kind::Fill, 4},
@@ -47,7 +55,7 @@ private:
         {Kind::Bind, 4},       {Kind::Delete, 16},   {Kind::Item, 2},          {Kind::Read, 1},
         {Kind::Odd, 1},        {Kind::Immediate, 1}, {Kind::ReadGenerator, 1}, {Kind::Barrier, 1},
         {Kind::ThreadRead, 3}, {Kind::If, 4},        {Kind::Loop, 2},          {Kind::Raise, 1},
-        {Kind::Context, 1}};
+        {Kind::Context, 1},    {Kind::Composite, 20}};
     int total = 0;
     for (auto [kind, weight] : weights)
       total += allowed(kind, depth) ? weight : 0;
@@ -76,6 +84,8 @@ private:
       return features_.raises;
     case Kind::ThreadRead:
       return features_.threads;
+    case Kind::Composite:
+      return features_.composites;
     default:
       return true;
     }
@@ -101,15 +111,15 @@ std::vector<Statement> randomProgram(std::mt19937_64 &random, const Features &fe
 }
 
 std::string toString(const std::vector<Statement> &program, int indent) {
-  static constexpr const char *names[] = {
-      "add",         "mul",    "add_", "fill_", "uniform", "foreach_add_", "pair",           "view",
-      "bind",        "delete", "item", "read",  "odd",     "immediate",    "read generator", "barrier",
-      "thread read", "if",     "loop", "raise", "context"};
+  static constexpr const char *names[] = {"add",  "mul",  "add_",      "fill_",          "uniform", "foreach_add_",
+                                          "pair", "view", "composite", "bind",           "delete",  "item",
+                                          "read", "odd",  "immediate", "read generator", "barrier", "thread read",
+                                          "if",   "loop", "raise",     "context"};
   std::string text;
   for (const Statement &s : program) {
     text += std::string(size_t(indent), ' ') + names[size_t(s.kind)] + " out=" + std::to_string(s.out) + "," +
             std::to_string(s.out2) + " a=" + std::to_string(s.a) + " b=" + std::to_string(s.b) +
-            " k=" + std::to_string(s.k) +
+            " k=" + std::to_string(s.k) + (s.kind == Kind::Composite ? " " + allComposites()[s.which]->op.name : "") +
             (s.varies == Varies::Never     ? ""
              : s.varies == Varies::ByFetch ? "+fetch"
                                            : "+i") +
@@ -167,7 +177,7 @@ void Machine::execute(const std::vector<Statement> &statements) {
 }
 
 void Machine::execute(const Statement &s) {
-  if (s.kind <= Kind::View || s.kind == Kind::Odd)
+  if (s.kind <= Kind::Composite || s.kind == Kind::Odd)
     compute(s);
   else
     control(s);
@@ -204,28 +214,25 @@ void Machine::compute(const Statement &s) {
   case Kind::Odd:
     variables_[s.out] = frontend_.call(Call(ops().odd, {a}))[0];
     return;
+  case Kind::Composite:
+    return composite(s);
   default:
-    view(s);
+    variables_[s.out] = partOf(frontend_, a, number(s));
   }
 }
 
-void Machine::view(const Statement &s) {
-  const Tensor a = value(s.a);
-  int64_t size = a.meta.rank() ? a.meta.sizes()[0] : 0, at = number(s);
-  if (a.meta.rank() == 2 && size > 0) {
-    int64_t index = at % size;
-    variables_[s.out] = frontend_.call(Call(ops().select, {a}).index(0).index(at & 4 ? index - size : index))[0];
-  } else if (size >= 2) {
-    int64_t start = at % (size - size / 2);
-    variables_[s.out] =
-        frontend_.call(Call(ops().slice, {a}).index(0).index(start).index(start + size / 2).index(1))[0];
-  } else {
-    variables_[s.out] = frontend_.call(Call(ops().alias, {a}))[0];
-  }
+void Machine::composite(const Statement &s) {
+  const FakeOp &op = *allComposites()[s.which];
+  std::vector<Tensor> results = frontend_.call(Call(op, {value(s.a), value(s.b)}).number(double(number(s))));
+  if (!results.empty())
+    variables_[s.out] = results[0];
+  if (results.size() > 1)
+    variables_[s.out2] = results[2];
 }
 
 void Machine::threadRead(const Statement &s) {
-  Tensor made = frontend_.call(Call(ops().add, {value(s.a), value(s.b)}).number(double(s.k)))[0];
+  const FakeOp &op = s.k % 2 ? composites().chain : ops().add;
+  Tensor made = frontend_.call(Call(op, {value(s.a), value(s.b)}).number(double(s.k)))[0];
   log_.push_back(0);
   if (!handOver) {
     log_.back() = frontend_.read(made);

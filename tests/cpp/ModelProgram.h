@@ -19,6 +19,7 @@ enum class StatementKind : uint8_t {
   Foreach,
   Pair,
   View,
+  Composite,
   Bind,       ///< another name for a tensor: no event, but the tensor lives longer
   Delete,
   Item,
@@ -39,14 +40,15 @@ enum class Varies : uint8_t { Never, ByIteration, ByFetch };
 
 struct Statement {
   StatementKind kind = StatementKind::Add;
-  uint32_t out = 0, out2 = 0, a = 0, b = 0;
+  uint32_t out = 0, out2 = 0, a = 0, b = 0, which = 0; ///< which: composite
   int64_t k = 0;
   Varies varies = Varies::Never;
   std::vector<Statement> body, otherwise;
 };
 
 struct Features {
-  bool gates = true, reads = true, raises = true, threads = false, longLoop = false, immediate = true;
+  bool gates = true, reads = true, raises = true, threads = false, longLoop = false, immediate = true,
+       composites = true;
 };
 
 std::vector<Statement> randomProgram(std::mt19937_64 &random, const Features &features);
@@ -78,7 +80,7 @@ private:
   void execute(const Statement &statement);
   void compute(const Statement &statement);
   void control(const Statement &statement);
-  void view(const Statement &statement);
+  void composite(const Statement &statement);
   void threadRead(const Statement &statement);
   bool holds(const Statement &statement) const;
   int64_t number(const Statement &statement) const;

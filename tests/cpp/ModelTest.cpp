@@ -52,7 +52,8 @@ private:
 };
 
 struct Totals {
-  uint64_t recorded = 0, coexecuted = 0, diverged = 0, survivors = 0, failures = 0, kernels = 0;
+  uint64_t recorded = 0, coexecuted = 0, diverged = 0, survivors = 0, failures = 0, kernels = 0, spans = 0,
+           spanEvents = 0;
 };
 
 Totals runTrials(const TrialOptions &options, uint64_t salt, uint64_t divisor = 1) {
@@ -73,12 +74,20 @@ Totals runTrials(const TrialOptions &options, uint64_t salt, uint64_t divisor = 
     totals.diverged += stats.regionsDiverged;
     totals.survivors += stats.survivors;
     totals.failures += trial.failures();
+    totals.spans += stats.spans;
+    totals.spanEvents += stats.spanEvents;
   }
   totals.kernels = kernelCalls.load() - kernelsBefore;
-  std::printf("  recorded %llu, co-executed %llu, diverged %llu, survivors %llu, failures %llu, kernels %llu\n",
+  std::printf("  recorded %llu, co-executed %llu, diverged %llu, survivors %llu, failures %llu, kernels %llu, "
+              "spans %llu of %llu events\n",
               (unsigned long long)totals.recorded, (unsigned long long)totals.coexecuted,
               (unsigned long long)totals.diverged, (unsigned long long)totals.survivors,
-              (unsigned long long)totals.failures, (unsigned long long)totals.kernels);
+              (unsigned long long)totals.failures, (unsigned long long)totals.kernels, (unsigned long long)totals.spans,
+              (unsigned long long)totals.spanEvents);
+  if (options.features.composites) {
+    EXPECT_GT(totals.spans, 0u);
+    EXPECT_GT(totals.spanEvents, totals.spans) << "some stand for several events";
+  }
   return totals;
 }
 

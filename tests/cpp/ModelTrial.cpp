@@ -81,6 +81,8 @@ bool Trial::runRegion(int iteration) {
       other_->read(std::move(tensor), iteration, index);
     };
   hooked_.session = &session_;
+  uint64_t below = random_() % 4; // of this region's calls, those that are not recognised as a whole
+  hooked_.above = [this, below] { return below <= 1 || (below == 2 && random_() % 8); };
   bool raised = false, failed = false;
   try {
     machine_.run(program_, iteration);
@@ -146,7 +148,7 @@ std::string Trial::installGroups() {
   session_.waitCompiled();
   for (const auto &segment : session_.program().segments()) {
     graph::Deaths deaths = segment->deaths();
-    if (segment->gate() || deaths.empty() || random_() % 4 == 0)
+    if (segment->gate() || segment->learning() || deaths.empty() || random_() % 4 == 0)
       continue;
     if (random_() % 2)
       deaths = disturb(random_, segment->segment(), std::move(deaths));

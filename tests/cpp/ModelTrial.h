@@ -2,6 +2,7 @@
 #pragma once
 
 #include "FakeGroups.h"
+#include "FakeHook.h"
 #include "ModelProgram.h"
 
 #include <map>
