@@ -110,10 +110,7 @@ std::vector<Tensor> fetching(Frontend &f, const Call &call) {
 }
 
 FakeOp make(const char *name, Body body, bool writes = false) {
-  FakeOp op{{}, Shape::Composite, false, nullptr, body};
-  op.op.name = name;
-  op.op.params = {{"self", writes}, {"other"}, {"number"}};
-  return op;
+  return {{name, 0, {{"self", writes}, {"other"}, {"number"}}}, Shape::Composite, false, nullptr, body};
 }
 
 } // namespace
