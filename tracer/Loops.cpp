@@ -41,7 +41,7 @@ std::optional<Period> findPeriod(const Trace &events) {
       left = i, right = i + z[i];
   }
   for (size_t p = 1; 3 * p <= n; ++p)
-    if (z[p] + p >= std::max(3 * p, kLeastRepetition))
+    if (z[p] + p >= std::max(3 * p, p < kShortTurn ? kLeastShortRepetition : kLeastRepetition))
       return Period{n - (z[p] + p), p};
   return std::nullopt;
 }

@@ -19,5 +19,7 @@ struct Period {
 std::optional<Period> findPeriod(const Trace &events);
 
 inline constexpr size_t kLeastRepetition = 192;
+/// Turns of a few events are an optimizer going through its parameters more often than a loop of the program.
+inline constexpr size_t kShortTurn = 16, kLeastShortRepetition = 2048;
 
 } // namespace terra::tracer
