@@ -116,7 +116,6 @@ void Session::refuseSpan(const SpanMark &mark) {
 }
 
 SpanMark Session::markSpan() const {
-  std::lock_guard guard(runtime_.lock()); // another thread may flush the walk
   SpanMark mark;
   if (mode_ != Mode::CoExecuting)
     return mark;

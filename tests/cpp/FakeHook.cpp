@@ -113,9 +113,9 @@ std::vector<Tensor> Hooked::learn(const Call &call) {
     std::lock_guard lock(runtime_.lock());
     if (recognise(call, built.view, results))
       return results;
+    if (session->mayLearnSpan())
+      learner = std::make_unique<SpanLearner>(*session, built.view, call.tensors);
   }
-  if (session->mayLearnSpan())
-    learner = std::make_unique<SpanLearner>(*session, built.view, call.tensors);
   struct Scope {
     Hooked &hooked;
     ~Scope() {

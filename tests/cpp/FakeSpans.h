@@ -18,13 +18,13 @@ struct FakeSpan {
 /// Composites, and ops that make new tensors only.
 bool mayBeSpan(const FakeOp &op);
 
-/// Watches a call that goes its long way.
+/// Watches a call that goes its long way. All calls need the runtime's lock.
 class SpanLearner {
 public:
   SpanLearner(runtime::Session &session, const tracer::CallView &call, std::vector<Tensor> operands);
   /// Memory that the call made without an event.
   void addUninitialised(const Tensor &tensor);
-  /// The call has returned: keeps the span, or notes that there is none. With the runtime's lock held.
+  /// The call has returned: keeps the span, or notes that there is none.
   void finish(const std::vector<Tensor> &results);
 
 private:
