@@ -40,9 +40,18 @@ std::optional<Period> findPeriod(const Trace &events) {
     if (i + z[i] > right)
       left = i, right = i + z[i];
   }
-  for (size_t p = 1; 3 * p <= n; ++p)
-    if (z[p] + p >= std::max(3 * p, p < kShortTurn ? kLeastShortRepetition : kLeastRepetition))
-      return Period{n - (z[p] + p), p};
+  // Short turns that repeat too little are no loop, and neither are several of them taken together.
+  std::vector<size_t> refused;
+  for (size_t p = 1; 3 * p <= n; ++p) {
+    size_t covered = z[p] + p;
+    if (covered < std::max(3 * p, kLeastRepetition))
+      continue;
+    if (std::any_of(refused.begin(), refused.end(), [&](size_t shorter) { return p % shorter == 0; }))
+      continue;
+    if (p >= kShortTurn || covered >= kLeastShortRepetition)
+      return Period{n - covered, p};
+    refused.push_back(p);
+  }
   return std::nullopt;
 }
 

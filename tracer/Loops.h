@@ -14,7 +14,8 @@ struct Period {
 };
 
 /// The shortest period with which the end of the trace repeats. The repeating part must cover three turns and
-/// `kLeastRepetition` events: shorter repetitions are layers of one model, which compile better unrolled.
+/// `kLeastRepetition` events: shorter repetitions are layers of one model, which compile better unrolled. Turns of
+/// fewer than `kShortTurn` events must cover `kLeastShortRepetition`, or are, like their multiples, no period.
 /// Linear in the trace's length (Z-algorithm on the reversed trace).
 std::optional<Period> findPeriod(const Trace &events);
 

@@ -65,9 +65,9 @@ public:
       body(std::max<int64_t>(0, end - grain), end);
   }
 
-  void enterRun(runtime::Run &) override {}
+  void enterRun(runtime::Run &) override { passGate(); }
 
-  /// Holds the runner before its next extern op until `open`.
+  /// Holds the runner before its next run or extern op until `open`.
   void shut() { setGate(true); }
   void open() { setGate(false); }
 
