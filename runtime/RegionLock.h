@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include <pthread.h>
+
 namespace terra::runtime {
 
 /// Meets the Lockable requirements. An uncontended round trip costs one atomic exchange and one store; a thread that has to wait
@@ -11,19 +13,20 @@ namespace terra::runtime {
 class RegionLock {
 public:
   void lock() {
-    const void *self = &identity();
+    // Not the address of a thread-local variable of this header's: each library would have one of its own.
+    uintptr_t self = uintptr_t(pthread_self());
     if (owner_.load(std::memory_order_relaxed) == self) {
       ++depth_;
       return;
     }
-    const void *none = nullptr;
+    uintptr_t none = 0;
     while (!owner_.compare_exchange_weak(none, self, std::memory_order_acquire)) {
       if (none) {
         waiters_.fetch_add(1);
         owner_.wait(none);
         waiters_.fetch_sub(1);
       }
-      none = nullptr;
+      none = 0;
     }
     depth_ = 1;
   }
@@ -31,19 +34,13 @@ public:
   void unlock() {
     if (--depth_ != 0)
       return;
-    owner_.store(nullptr); // ordered before the look at waiters_: a waiter either sees it or is seen
+    owner_.store(0); // ordered before the look at waiters_: a waiter either sees it or is seen
     if (waiters_.load() != 0)
       owner_.notify_all();
   }
 
 private:
-  /// Its address names the thread.
-  static char &identity() {
-    static thread_local char byte;
-    return byte;
-  }
-
-  std::atomic<const void *> owner_{nullptr};
+  std::atomic<uintptr_t> owner_{0}; ///< the thread; 0: none
   std::atomic<int> waiters_{0};
   uint32_t depth_ = 0; ///< of the owner
 };

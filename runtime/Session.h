@@ -52,7 +52,7 @@ public:
   /// Between `enterSpan` and `leaveSpan`: memory of the caller's for an external slot that the call makes for itself.
   void lend(uint32_t slot, Buffer *buffer);
   /// Where the walk is now, and what was recognised since then: nothing when the walk left the segment or the graph, or data was
-  /// looked at. As all of these, with the runtime's lock held.
+  /// looked at. `markSpan` and `mayLearnSpan` take the runtime's lock; the others need it held.
   SpanMark markSpan() const;
   std::optional<SpanRange> spanSince(const SpanMark &mark) const;
   /// False where calls have been watched in vain before.

@@ -106,6 +106,7 @@ void Session::lend(uint32_t slot, Buffer *buffer) {
 }
 
 bool Session::mayLearnSpan() const {
+  std::lock_guard guard(runtime_.lock());
   SpanMark mark = markSpan();
   return mark.segment && mark.segment->mayLearnSpan(mark.first);
 }
@@ -116,6 +117,7 @@ void Session::refuseSpan(const SpanMark &mark) {
 }
 
 SpanMark Session::markSpan() const {
+  std::lock_guard guard(runtime_.lock()); // another thread may flush the walk
   SpanMark mark;
   if (mode_ != Mode::CoExecuting)
     return mark;
