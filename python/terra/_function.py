@@ -58,8 +58,9 @@ class TerraFunction:
         regions_recorded, regions_coexecuted, regions_diverged, regions_failed: calls of the function; events, gates:
         recognised or recorded op calls; skeleton_seconds: Python's own time inside regions; wait_seconds: time in which
         Python waited for the graph; graph_seconds: time in which the GraphRunner worked (of the whole process);
-        compile_seconds: processor time of background compilation; kernels_from_disk: different kernels that the cache
-        on disk had; kernels_left: those not compiled because the budget was spent.
+        compile_seconds: processor time of background compilation; kernels_compiled: compiled kernels that its segments
+        use; kernels_from_disk: different kernels that the cache on disk had; kernels_left: those not compiled because
+        the budget was spent.
         """
         result = self._session.stats()
         cost = _C.compile_cost(self._session)

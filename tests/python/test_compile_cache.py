@@ -119,7 +119,7 @@ def test_a_folder_that_cannot_be_made_is_no_error(tmp_path):
 
 def stepping(**options):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.GELU())
+    model = nn.Sequential(nn.Linear(29, 31), nn.LayerNorm(31), nn.GELU())  # kernels that no other test has compiled
 
     @terra.function(**options)
     def step(x):
@@ -129,7 +129,7 @@ def stepping(**options):
 
     losses = []
     for i in range(10):
-        losses.append(step(torch.full((4, 8), 0.1 * i)))
+        losses.append(step(torch.full((7, 29), 0.1 * i)))
         step.wait_compiled()
     terra.synchronize()
     return step, losses
