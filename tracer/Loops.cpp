@@ -1,6 +1,8 @@
 #include "tracer/Loops.h"
 
 #include <algorithm>
+#include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 namespace terra::tracer {
@@ -23,6 +25,42 @@ uint64_t signature(const graph::Event &event) {
   return hash;
 }
 
+/// Storages that the events from `begin` to `end` make.
+std::unordered_set<graph::StorageId> madeIn(const Trace &events, size_t begin, size_t end) {
+  std::unordered_set<graph::StorageId> made;
+  for (size_t i = begin; i < end; ++i)
+    for (const graph::Result &result : events[i]->results)
+      if (result.alias == graph::Alias::Fresh)
+        made.insert(result.storage);
+  return made;
+}
+
+/// Whether the turn from `first` works on the state that the turn before it worked on or left behind. Data that is new in every
+/// turn is allowed as long as it is not the greater part.
+bool carriesState(const Trace &events, size_t first, size_t length) {
+  auto made = madeIn(events, first, first + length), before = madeIn(events, first - length, first);
+  std::unordered_set<graph::StorageId> carried, others;
+  for (size_t i = first; i < first + length; ++i)
+    for (size_t j = 0; j < events[i]->inputs.size(); ++j) {
+      graph::StorageId storage = events[i]->inputs[j].storage;
+      if (storage == graph::kNoStorage || made.contains(storage))
+        continue;
+      bool same = storage == events[i - length]->inputs[j].storage;
+      (same || before.contains(storage) ? carried : others).insert(storage);
+    }
+  return others.size() <= 1 || others.size() <= carried.size();
+}
+
+/// What does the same to one set of storages after another (an optimizer to its parameters, the equal layers of a model) is no
+/// loop of the program. Looks at the end of the trace.
+bool isLoop(const Trace &events, size_t length) {
+  size_t turns = std::max<size_t>(2, kLeastRepetition / length) - 1;
+  for (size_t turn = 1; turn <= turns; ++turn)
+    if (!carriesState(events, events.size() - turn * length, length))
+      return false;
+  return true;
+}
+
 } // namespace
 
 std::optional<Period> findPeriod(const Trace &events) {
@@ -40,17 +78,17 @@ std::optional<Period> findPeriod(const Trace &events) {
     if (i + z[i] > right)
       left = i, right = i + z[i];
   }
-  // Short turns that repeat too little are no loop, and neither are several of them taken together.
-  std::vector<size_t> refused;
+  std::unordered_map<size_t, std::vector<size_t>> refused; ///< by what the repetition covers: periods without a loop
   for (size_t p = 1; 3 * p <= n; ++p) {
     size_t covered = z[p] + p;
     if (covered < std::max(3 * p, kLeastRepetition))
       continue;
-    if (std::any_of(refused.begin(), refused.end(), [&](size_t shorter) { return p % shorter == 0; }))
+    auto &shorter = refused[covered];
+    if (std::any_of(shorter.begin(), shorter.end(), [p](size_t q) { return p % q == 0; }))
       continue;
-    if (p >= kShortTurn || covered >= kLeastShortRepetition)
+    if (isLoop(events, p))
       return Period{n - covered, p};
-    refused.push_back(p);
+    shorter.push_back(p);
   }
   return std::nullopt;
 }

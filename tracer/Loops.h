@@ -13,14 +13,11 @@ struct Period {
   size_t length = 0; ///< events a turn
 };
 
-/// The shortest period with which the end of the trace repeats. The repeating part must cover three turns and
-/// `kLeastRepetition` events: shorter repetitions are layers of one model, which compile better unrolled. Turns of
-/// fewer than `kShortTurn` events must cover `kLeastShortRepetition`, or are, like their multiples, no period.
+/// The shortest period with which the end of the trace repeats on the same state. The repeating part must cover three turns and
+/// `kLeastRepetition` events: shorter repetitions compile better unrolled.
 /// Linear in the trace's length (Z-algorithm on the reversed trace).
 std::optional<Period> findPeriod(const Trace &events);
 
 inline constexpr size_t kLeastRepetition = 192;
-/// Turns of a few events are an optimizer going through its parameters more often than a loop of the program.
-inline constexpr size_t kShortTurn = 16, kLeastShortRepetition = 2048;
 
 } // namespace terra::tracer

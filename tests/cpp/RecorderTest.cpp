@@ -172,13 +172,30 @@ TEST_F(Loops, two_turns_or_short_repetitions_are_none) {
   for (int i = 0; i < 30; ++i)
     turn(5); // 180 events: layers of one model
   EXPECT_FALSE(findPeriod(r_.events()));
-  for (int i = 0; i < 30; ++i)
-    turn(5); // an optimizer going through its parameters: three of its turns are no turn of a loop, either
-  EXPECT_FALSE(findPeriod(r_.events()));
-  for (int i = 0; i < 300; ++i)
+  for (int i = 0; i < 2; ++i)
     turn(5);
   ASSERT_TRUE(findPeriod(r_.events()));
   EXPECT_EQ(findPeriod(r_.events())->length, 6u);
+}
+
+TEST_F(Loops, the_same_done_to_one_thing_after_another_is_none) {
+  for (int i = 0; i < 80; ++i) { // an optimizer going through its parameters
+    Tensor parameter = r_.make(contiguous({4}), 1), gradient = r_.make(contiguous({4}), 1);
+    for (int k = 0; k < 3; ++k)
+      r_.call(Call(ops().addInPlace, {parameter, gradient}).number(1));
+  }
+  EXPECT_FALSE(findPeriod(r_.events()));
+}
+
+TEST_F(Loops, turns_with_new_data_and_results_of_the_last_turn_are_a_period) {
+  for (int i = 0; i < 80; ++i) {
+    Tensor data = r_.make(contiguous({4}), 1);
+    Tensor sum = r_.call(Call(ops().add, {a_, data}).number(1))[0];
+    r_.call(Call(ops().addInPlace, {sum, data}).number(1));
+    a_ = r_.call(Call(ops().mul, {sum, sum}))[0];
+  }
+  ASSERT_TRUE(findPeriod(r_.events()));
+  EXPECT_EQ(findPeriod(r_.events())->length, 3u);
 }
 
 TEST_F(Loops, other_shapes_do_not_repeat) {

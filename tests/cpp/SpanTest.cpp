@@ -356,9 +356,10 @@ TEST_F(Spans, an_error_of_the_region_is_raised_on_entering_one) {
   session_.failKernelAt = 0;
   EXPECT_NE(region([&] {
               step();
-              std::this_thread::sleep_for(std::chrono::milliseconds(1));
-              for (int i = 0; i < 2000 && runtime_.runner().failedTicket() == 0; ++i)
+              for (int i = 0; i < 2000 && runtime_.runner().failedTicket() == 0; ++i) {
+                runtime_.runner().waitFor(runtime_.runner().completedTicket(), {}); // wakes it, should it sleep
                 std::this_thread::sleep_for(std::chrono::milliseconds(1));
+              }
               chain();
             }),
             nullptr);

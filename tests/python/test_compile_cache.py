@@ -47,10 +47,13 @@ print(json.dumps({**_C.compile_cost(step._session), "ready": ready, "parameters"
 """
 
 
-def start(tmp_path, **environment):
-    package = pathlib.Path(terra.__file__).parents[1]
-    variables = {**os.environ, "TERRA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(package), **environment}
-    command = [sys.executable, "-c", PROGRAM]
+BUDGET = "import test_compile_cache; test_compile_cache.budget_is_kept(); print('true')"
+
+
+def start(tmp_path, program=PROGRAM, **environment):
+    package = os.pathsep.join([str(pathlib.Path(terra.__file__).parents[1]), str(pathlib.Path(__file__).parent)])
+    variables = {**os.environ, "TERRA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": package, **environment}
+    command = [sys.executable, "-c", program]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables)
 
 
@@ -119,7 +122,7 @@ def test_a_folder_that_cannot_be_made_is_no_error(tmp_path):
 
 def stepping(**options):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(29, 31), nn.LayerNorm(31), nn.GELU())  # kernels that no other test has compiled
+    model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.GELU())
 
     @terra.function(**options)
     def step(x):
@@ -129,13 +132,14 @@ def stepping(**options):
 
     losses = []
     for i in range(10):
-        losses.append(step(torch.full((7, 29), 0.1 * i)))
+        losses.append(step(torch.full((4, 8), 0.1 * i)))
         step.wait_compiled()
     terra.synchronize()
     return step, losses
 
 
-def test_what_the_compile_budget_leaves_runs_with_pytorch():
+def budget_is_kept():
+    """In a process that has compiled nothing yet."""
     step, losses = stepping(compile_budget_seconds=0)
     assert step.stats()["kernels_left"] > 0
     assert step.stats()["kernels_compiled"] == 0
@@ -145,6 +149,10 @@ def test_what_the_compile_budget_leaves_runs_with_pytorch():
     generous = stepping()[0]
     assert generous.stats()["kernels_left"] == 0
     assert "budget was spent" not in terra.explain(generous)
+
+
+def test_what_the_compile_budget_leaves_runs_with_pytorch(tmp_path):
+    assert result(start(tmp_path, program=BUDGET, TERRA_CACHE="0"))
 
 
 def test_a_negative_compile_budget_is_refused():

@@ -211,6 +211,7 @@ def test_keyboard_interrupt_in_mid_step(where):
     wait = "y.sum().item()" if where == "waiting" else "time.sleep(5)"
     expect(
         f"""
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         state = torch.zeros(300, 300)
         @terra.function
         def slow(now):
