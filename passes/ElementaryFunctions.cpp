@@ -1,8 +1,11 @@
-// exp, log, log1p, tanh and erf of f32 without calls, so that loops around them vectorise. Infinities, NaN, denormals and the
-// sign of zero come out as libm's.
+// Functions of f32 without calls, so that loops around them vectorise. Infinities, NaN, denormals and the sign of zero come out
+// as libm's.
 #include "passes/ScalarMath.h"
 
+#include "graph/dialect/Terra.h"
+
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "llvm/ADT/TypeSwitch.h"
 
 #include <limits>
 
@@ -15,11 +18,45 @@ Value ScalarMath::i32(int32_t number) { return arith::ConstantOp::create(b, loc,
 Value ScalarMath::bits(Value x) { return arith::BitcastOp::create(b, loc, b.getI32Type(), x); }
 Value ScalarMath::fromBits(Value x) { return arith::BitcastOp::create(b, loc, b.getF32Type(), x); }
 
-Value ScalarMath::polynomial(Value x, ArrayRef<float> c) {
-  Value p = f32(c.front());
-  for (float coefficient : c.drop_front())
-    p = fma(p, x, f32(coefficient));
+Value ScalarMath::polynomial(Value x, ArrayRef<double> c) {
+  Value p = constant(c.front(), x.getType());
+  for (double coefficient : c.drop_front())
+    p = fma(p, x, constant(coefficient, x.getType()));
   return p;
+}
+
+Value ScalarMath::functionF32(Operation *op, Value x) {
+  return llvm::TypeSwitch<Operation *, Value>(op)
+      .Case<ir::ExpOp>([&](auto) { return expF32(x); })
+      .Case<ir::Exp2Op>([&](auto) { return exp2F32(x); })
+      .Case<ir::Expm1Op>([&](auto) { return expm1F32(x); })
+      .Case<ir::LogOp>([&](auto) { return logF32(x); })
+      .Case<ir::Log2Op>([&](auto) { return logF32(x, 1); })
+      .Case<ir::Log10Op>([&](auto) { return logF32(x, 0.30102999566398119521); })
+      .Case<ir::Log1pOp>([&](auto) { return log1pF32(x); })
+      .Case<ir::TanhOp>([&](auto) { return tanhF32(x); })
+      .Case<ir::ErfOp>([&](auto) { return erfF32(x); })
+      .Case<ir::AtanOp>([&](auto) { return atanF32(x); })
+      .Case<ir::SinOp>([&](auto) { return trigonometricF32(Angle::Sin, x); })
+      .Case<ir::CosOp>([&](auto) { return trigonometricF32(Angle::Cos, x); })
+      .Case<ir::TanOp>([&](auto) { return trigonometricF32(Angle::Tan, x); })
+      .Default([](Operation *) { return Value(); });
+}
+
+/// exp(r) for |r| <= ln 2 / 2.
+Value ScalarMath::reducedExp(Value r) {
+  return polynomial(r, {1.37805939e-3, 8.37312452e-3, 4.16695364e-2, 1.66664720e-1, 4.99999851e-1, 1.0, 1.0});
+}
+
+/// x 2^exponent in two steps: for results that are denormal, or exponents beyond a float's.
+Value ScalarMath::timesPowerOfTwo(Value x, Value exponent) {
+  Value half = arith::ShRSIOp::create(b, loc, exponent, i32(1));
+  Value rest = arith::SubIOp::create(b, loc, exponent, half);
+  auto power = [&](Value e) {
+    Value biased = arith::AddIOp::create(b, loc, e, i32(127));
+    return fromBits(arith::ShLIOp::create(b, loc, biased, i32(23)));
+  };
+  return mul(mul(x, power(half)), power(rest));
 }
 
 /// Cody–Waite: x = n ln 2 + r, exp(r) by a polynomial, times 2^n in two steps (for denormal results).
@@ -34,15 +71,35 @@ Value ScalarMath::expF32(Value x) {
   Value n = sub(shifted, magic);
   Value r = fma(n, f32(-0.693145751953125f), clamped);
   r = fma(n, f32(-1.42860677e-6f), r);
-  Value p = polynomial(r, {1.37805939e-3f, 8.37312452e-3f, 4.16695364e-2f, 1.66664720e-1f, 4.99999851e-1f, 1.0f, 1.0f});
   Value exponent = arith::SubIOp::create(b, loc, bits(shifted), bits(magic));
-  Value half = arith::ShRSIOp::create(b, loc, exponent, i32(1));
-  Value rest = arith::SubIOp::create(b, loc, exponent, half);
-  auto power = [&](Value e) {
-    Value biased = arith::AddIOp::create(b, loc, e, i32(127));
-    return fromBits(arith::ShLIOp::create(b, loc, biased, i32(23)));
-  };
-  return select(vanishes, zero, mul(mul(p, power(half)), power(rest)));
+  return select(vanishes, zero, timesPowerOfTwo(reducedExp(r), exponent));
+}
+
+/// As exp with n = round(x): exact for integers.
+Value ScalarMath::exp2F32(Value x) {
+  Value hi = f32(129.0f), zero = f32(0.0f), magic = f32(12582912.0f);
+  Value vanishes = less(x, f32(-150.5f));
+  Value clamped = select(less(hi, x), hi, select(vanishes, zero, x));
+  Value shifted = arith::AddFOp::create(b, loc, clamped, magic);
+  Value r = mul(sub(clamped, arith::SubFOp::create(b, loc, shifted, magic)), f32(0.693147181f));
+  Value exponent = arith::SubIOp::create(b, loc, bits(shifted), bits(magic));
+  return select(vanishes, zero, timesPowerOfTwo(reducedExp(r), exponent));
+}
+
+/// x = n ln 2 + r: 2^n expm1(r) + (2^n - 1), in halves so that 2^n stays finite.
+Value ScalarMath::expm1F32(Value x) {
+  Value lo = f32(-30.0f), hi = f32(89.0f), magic = f32(12582912.0f);
+  Value clamped = select(less(hi, x), hi, select(less(x, lo), lo, x));
+  Value shifted = fma(clamped, f32(1.4426950408889634f), magic);
+  Value n = sub(shifted, magic);
+  Value r = fma(n, f32(-0.693145751953125f), clamped);
+  r = fma(n, f32(-1.42860677e-6f), r);
+  Value p = polynomial(r, {1.97350979e-4, 1.39309070e-3, 8.33343994e-3, 4.16668020e-2, 1.66666716e-1, 4.99999970e-1});
+  p = fma(p, mul(r, r), r);
+  Value exponent = arith::SubIOp::create(b, loc, bits(shifted), bits(magic));
+  Value half = fromBits(arith::ShLIOp::create(b, loc, arith::AddIOp::create(b, loc, exponent, i32(126)), i32(23)));
+  Value y = fma(p, half, arith::SubFOp::create(b, loc, half, f32(0.5f)));
+  return copysign(arith::AddFOp::create(b, loc, y, y), x);
 }
 
 /// After N. Juffa: x = m 2^e with m in [2/3, 4/3], log1p(m - 1) by a polynomial.
@@ -93,7 +150,7 @@ Value ScalarMath::tanhF32(Value x) {
   Value magnitude = fabs(x);
   Value z = mul(x, x);
   Value p =
-      polynomial(z, {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f, 1.33314422036e-1f, -3.33332819422e-1f});
+      polynomial(z, {-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1});
   Value small = fma(mul(p, z), x, x);
   Value e = expF32(add(magnitude, magnitude));
   Value large = sub(f32(1.0f), div(f32(2.0f), add(e, f32(1.0f))));
@@ -103,16 +160,31 @@ Value ScalarMath::tanhF32(Value x) {
 /// Two polynomials (minimax, fitted for this): x P(x²) below 1, one centred in [1, 3.92] above, where 1 is reached.
 Value ScalarMath::erfF32(Value x) {
   Value magnitude = fabs(x), square = mul(x, x), one = f32(1.0f), end = f32(3.92f);
-  Value small = polynomial(square, {7.853860006e-05f, -8.010193123e-04f, 5.188327748e-03f, -2.685381100e-02f,
-                                    1.128358543e-01f, -3.761262596e-01f, 1.128379107e+00f});
+  Value small = polynomial(square, {7.853860006e-05, -8.010193123e-04, 5.188327748e-03, -2.685381100e-02,
+                                    1.128358543e-01, -3.761262596e-01, 1.128379107e+00});
   Value clamped = select(less(end, magnitude), end, magnitude); // keeps NaN
   Value centred = fma(clamped, f32(0.6849315f), f32(-1.6849315f));
   Value large =
-      polynomial(centred, {-8.599194116e-04f, 1.629612991e-03f, 2.283840673e-03f, -9.083879180e-03f, 8.065709844e-03f,
-                           6.526904646e-03f, -2.869897336e-02f, 4.509779066e-02f, -4.500537366e-02f, 3.060109727e-02f,
-                           -1.393160224e-02f, 3.878064919e-03f, 9.994966984e-01f});
+      polynomial(centred, {-8.599194116e-04, 1.629612991e-03, 2.283840673e-03, -9.083879180e-03, 8.065709844e-03,
+                           6.526904646e-03, -2.869897336e-02, 4.509779066e-02, -4.500537366e-02, 3.060109727e-02,
+                           -1.393160224e-02, 3.878064919e-03, 9.994966984e-01});
   large = copysign(select(less(one, large), one, large), x);
   return select(less(magnitude, one), mul(x, small), large);
+}
+
+/// After N. Juffa: a polynomial below 1, pi/2 - atan(1/|x|) above.
+Value ScalarMath::atanF32(Value x) {
+  Value magnitude = fabs(x), one = f32(1.0f);
+  Value above = less(one, magnitude);
+  Value a = select(above, div(one, magnitude), magnitude);
+  Value s = mul(a, a);
+  Value p = polynomial(s, {2.78569828e-3, -1.58660226e-2, 4.24722321e-2, -7.49753043e-2, 1.06448799e-1, -1.42070308e-1,
+                           1.99934542e-1, -3.33331466e-1});
+  Value y = fma(mul(p, s), a, a);
+  Value complement =
+      fma(f32(0x1.aee9d6p+0f), f32(0x1.ddcb02p-1f), arith::NegFOp::create(b, loc, y)); // pi/2 as a product
+  y = select(above, complement, y);
+  return copysign(y, x);
 }
 
 } // namespace terra::passes

@@ -51,6 +51,8 @@ Value ScalarMath::div(Value x, Value y) { return arith::DivFOp::create(b, loc, x
 Value ScalarMath::fma(Value x, Value y, Value z) {
   return LLVM::FMAOp::create(b, loc, x.getType(), ValueRange{x, y, z});
 }
+Value ScalarMath::equal(Value x, Value y) { return arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OEQ, x, y); }
+Value ScalarMath::either(Value x, Value y) { return arith::OrIOp::create(b, loc, x, y); }
 Value ScalarMath::less(Value x, Value y) { return arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OLT, x, y); }
 Value ScalarMath::select(Value c, Value x, Value y) { return arith::SelectOp::create(b, loc, c, x, y); }
 Value ScalarMath::fabs(Value x) { return LLVM::FAbsOp::create(b, loc, x.getType(), x); }
@@ -177,7 +179,11 @@ Value ScalarMath::binary(Operation *op, Type element, Value x, Value y) {
           [&](auto) { return isFloat ? Value(LLVM::FTruncOp::create(b, loc, x.getType(), div(x, y))) : Value(); })
       .Case<ir::RemainderOp>([&](auto) { return isFloat ? remainder(x, y) : Value(); })
       .Case<ir::FmodOp>([&](auto) { return isFloat ? Value(arith::RemFOp::create(b, loc, x, y)) : Value(); })
-      .Case<ir::PowOp>([&](auto) { return isFloat ? Value(math::PowFOp::create(b, loc, x, y)) : Value(); })
+      .Case<ir::PowOp>([&](auto) -> Value {
+        if (element.isF32())
+          return powF32(x, y);
+        return isFloat ? Value(math::PowFOp::create(b, loc, x, y)) : Value();
+      })
       .Case<ir::Atan2Op>([&](auto) { return isFloat ? Value(math::Atan2Op::create(b, loc, x, y)) : Value(); })
       .Case<ir::AndOp, ir::LogicalAndOp>(
           [&](auto) { return isFloat ? Value() : Value(arith::AndIOp::create(b, loc, x, y)); })
@@ -228,13 +234,14 @@ Value ScalarMath::unary(Operation *op, Type element, Value x) {
 }
 
 Value ScalarMath::function(Operation *op, Value x) {
-  bool single = x.getType().isF32();
+  if (x.getType().isF32())
+    return functionF32(op, x);
   return llvm::TypeSwitch<Operation *, Value>(op)
-      .Case<ir::ExpOp>([&](auto) { return single ? expF32(x) : Value(math::ExpOp::create(b, loc, x)); })
-      .Case<ir::LogOp>([&](auto) { return single ? logF32(x) : Value(math::LogOp::create(b, loc, x)); })
-      .Case<ir::Log1pOp>([&](auto) { return single ? log1pF32(x) : Value(math::Log1pOp::create(b, loc, x)); })
-      .Case<ir::TanhOp>([&](auto) { return single ? tanhF32(x) : Value(math::TanhOp::create(b, loc, x)); })
-      .Case<ir::ErfOp>([&](auto) { return single ? erfF32(x) : Value(math::ErfOp::create(b, loc, x)); })
+      .Case<ir::ExpOp>([&](auto) { return math::ExpOp::create(b, loc, x); })
+      .Case<ir::LogOp>([&](auto) { return math::LogOp::create(b, loc, x); })
+      .Case<ir::Log1pOp>([&](auto) { return math::Log1pOp::create(b, loc, x); })
+      .Case<ir::TanhOp>([&](auto) { return math::TanhOp::create(b, loc, x); })
+      .Case<ir::ErfOp>([&](auto) { return math::ErfOp::create(b, loc, x); })
       .Case<ir::Exp2Op>([&](auto) { return math::Exp2Op::create(b, loc, x); })
       .Case<ir::Expm1Op>([&](auto) { return math::ExpM1Op::create(b, loc, x); })
       .Case<ir::Log2Op>([&](auto) { return math::Log2Op::create(b, loc, x); })

@@ -47,13 +47,30 @@ private:
   mlir::Value castToInteger(mlir::Value x, mlir::Type from, mlir::IntegerType to);
 
   // Elementary functions of f32 by range reduction and polynomials, at most a few ulp (ElementaryFunctions.cpp).
+  mlir::Value functionF32(mlir::Operation *op, mlir::Value x);
   mlir::Value expF32(mlir::Value x);
+  mlir::Value exp2F32(mlir::Value x);
+  mlir::Value expm1F32(mlir::Value x);
   mlir::Value logF32(mlir::Value x);
   mlir::Value log1pF32(mlir::Value x);
   mlir::Value tanhF32(mlir::Value x);
   mlir::Value erfF32(mlir::Value x);
+  mlir::Value atanF32(mlir::Value x);
+  mlir::Value reducedExp(mlir::Value r);
+  mlir::Value timesPowerOfTwo(mlir::Value x, mlir::Value exponent);
+
+  // The ones that need more bits on the way (WideFunctions.cpp).
+  enum class Angle : uint8_t { Sin, Cos, Tan };
+  mlir::Value trigonometricF32(Angle function, mlir::Value x);
+  mlir::Value logF32(mlir::Value x, double ofBase2);
+  mlir::Value powF32(mlir::Value x, mlir::Value y);
+  std::pair<mlir::Value, mlir::Value> reduceAngle(mlir::Value x);
+  std::pair<mlir::Value, mlir::Value> reduceLargeAngle(mlir::Value x);
+  mlir::Value log2F64(mlir::Value x);
+  mlir::Value roundWithMagic(mlir::Value x, mlir::Value &lowBits);
 
   mlir::Value f32(float number);
+  mlir::Value f64(double number);
   mlir::Value i32(int32_t number);
   mlir::Value add(mlir::Value x, mlir::Value y);
   mlir::Value sub(mlir::Value x, mlir::Value y);
@@ -61,12 +78,14 @@ private:
   mlir::Value div(mlir::Value x, mlir::Value y);
   mlir::Value fma(mlir::Value x, mlir::Value y, mlir::Value z);
   mlir::Value less(mlir::Value x, mlir::Value y);
+  mlir::Value equal(mlir::Value x, mlir::Value y);
+  mlir::Value either(mlir::Value x, mlir::Value y);
   mlir::Value select(mlir::Value c, mlir::Value x, mlir::Value y);
   mlir::Value fabs(mlir::Value x);
   mlir::Value copysign(mlir::Value magnitude, mlir::Value sign);
   mlir::Value bits(mlir::Value x);
   mlir::Value fromBits(mlir::Value x);
-  mlir::Value polynomial(mlir::Value x, llvm::ArrayRef<float> highestFirst);
+  mlir::Value polynomial(mlir::Value x, llvm::ArrayRef<double> highestFirst);
 };
 
 } // namespace terra::passes

@@ -202,67 +202,6 @@ TEST(CompilerElementwise, casts) {
   expectNear(p.values(b), map(a, [](double v) { return std::trunc(v) != 0; }), 0);
 }
 
-struct FunctionCase {
-  const char *op;
-  double (*reference)(double);
-  double low, high;
-};
-
-void PrintTo(const FunctionCase &c, std::ostream *os) { *os << c.op; }
-
-class CompilerFunctions : public testing::TestWithParam<FunctionCase> {};
-
-/// Distance in units of the last place of the float nearest to `expected`.
-double ulps(double actual, double expected) {
-  float f = std::fabs(float(expected));
-  double unit = double(std::nextafter(f, INFINITY)) - double(f);
-  return std::fabs(actual - expected) / unit;
-}
-
-TEST_P(CompilerFunctions, within_four_ulp) {
-  FunctionCase c = GetParam();
-  Program p;
-  Tensor x = p.input({20000}, DType::Float32, c.low, c.high);
-  Tensor y = p.call(c.op, {x}, contiguous({20000}));
-  V a = p.values(x);
-  compileAndRun(p, {y});
-  V actual = p.values(y);
-  double worst = 0;
-  for (size_t i = 0; i < a.size(); ++i)
-    worst = std::max(worst, ulps(actual[i], c.reference(a[i])));
-  EXPECT_LE(worst, 4.0);
-}
-
-INSTANTIATE_TEST_SUITE_P(
-    all, CompilerFunctions,
-    testing::Values(FunctionCase{"aten::exp", std::exp, -100, 88}, FunctionCase{"aten::log", std::log, 1e-30, 1e3},
-                    FunctionCase{"aten::log", std::log, 0.9, 1.1}, FunctionCase{"aten::log1p", std::log1p, -0.9, 3},
-                    FunctionCase{"aten::tanh", std::tanh, -10, 10}, FunctionCase{"aten::erf", std::erf, -5, 5},
-                    FunctionCase{"aten::sqrt", std::sqrt, 0, 100}, FunctionCase{"aten::sin", std::sin, -100, 100},
-                    FunctionCase{"aten::expm1", std::expm1, -1, 3}));
-
-TEST(CompilerElementwise, functions_at_their_limits) {
-  Program p;
-  Tensor x = p.input({6});
-  p.set(x, {INFINITY, -INFINITY, NAN, -0.0, 200, -200});
-  std::vector<std::pair<const char *, double (*)(double)>> functions = {{"aten::exp", std::exp},
-                                                                        {"aten::log", std::log},
-                                                                        {"aten::log1p", std::log1p},
-                                                                        {"aten::tanh", std::tanh},
-                                                                        {"aten::erf", std::erf}};
-  std::vector<Tensor> results;
-  for (auto &[name, f] : functions)
-    results.push_back(p.call(name, {x}, contiguous({6})));
-  V a = p.values(x);
-  compileAndRun(p, results);
-  for (size_t i = 0; i < functions.size(); ++i) {
-    V expected = map(a, [&](double v) { return double(float(functions[i].second(v))); });
-    SCOPED_TRACE(functions[i].first);
-    expectNear(p.values(results[i]), expected, 1e-6);
-    EXPECT_EQ(std::signbit(p.values(results[i])[3]), std::signbit(expected[3]));
-  }
-}
-
 TEST(CompilerElementwise, activations_and_gradients) {
   Program p;
   Tensor x = p.input({64}), g = p.input({64});
