@@ -7,8 +7,10 @@ sizes are small; what matters is the mix of ops and of Python.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import detectors
+import harness
 import torch
 import torch.nn.functional as F
 from detectors import conv_norm
@@ -35,12 +37,14 @@ TINY_BERT = dict(
 )  # fmt: skip
 
 
-def bert_classification() -> Program:
+def bert_classification(sizes: dict = TINY_BERT, batch: int = 4, length: int = 16) -> Program:
     from transformers import BertConfig, BertForSequenceClassification
 
-    model = BertForSequenceClassification(BertConfig(**TINY_BERT, num_labels=4)).train()
-    mask = torch.ones(4, 16, dtype=torch.long)
-    batches = [(torch.randint(200, (4, 16)), mask, torch.randint(4, (4,))) for _ in range(4)]
+    config = BertConfig(**sizes, num_labels=4)
+    model = BertForSequenceClassification(config).train()
+    mask = torch.ones(batch, length, dtype=torch.long)
+    shape, words = (batch, length), config.vocab_size
+    batches = [(torch.randint(words, shape), mask, torch.randint(4, (batch,))) for _ in range(4)]
     return training(model, torch.optim.AdamW(model.parameters()), _bert_classification_loss, batches)
 
 
@@ -48,11 +52,14 @@ def _bert_classification_loss(model, ids, mask, labels):
     return model(input_ids=ids, attention_mask=mask, labels=labels).loss
 
 
-def bert_question_answering() -> Program:
+def bert_question_answering(sizes: dict = TINY_BERT, batch: int = 4, length: int = 16) -> Program:
     from transformers import BertConfig, BertForQuestionAnswering
 
-    model = BertForQuestionAnswering(BertConfig(**TINY_BERT)).train()
-    batches = [(torch.randint(200, (4, 16)), torch.randint(16, (4,)), torch.randint(16, (4,))) for _ in range(4)]
+    config = BertConfig(**sizes)
+    model = BertForQuestionAnswering(config).train()
+    shape, words = (batch, length), config.vocab_size
+    spans = lambda: torch.randint(length, (batch,))  # noqa: E731
+    batches = [(torch.randint(words, shape), spans(), spans()) for _ in range(4)]
     return training(model, torch.optim.AdamW(model.parameters()), _bert_answer_loss, batches)
 
 
@@ -60,15 +67,15 @@ def _bert_answer_loss(model, ids, starts, ends):
     return model(input_ids=ids, start_positions=starts, end_positions=ends).loss
 
 
-def gpt2() -> Program:
+TINY_GPT2 = dict(vocab_size=200, n_positions=32, n_embd=64, n_layer=2, n_head=2)
+
+
+def gpt2(sizes: dict = TINY_GPT2, batch: int = 4, length: int = 16) -> Program:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    config = GPT2Config(
-        vocab_size=200, n_positions=32, n_embd=64, n_layer=2, n_head=2, use_cache=False,
-        bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
+    config = GPT2Config(**sizes, use_cache=False, bos_token_id=0, eos_token_id=0)
     model = GPT2LMHeadModel(config).train()
-    batches = [(torch.randint(200, (4, 16)),) for _ in range(4)]
+    batches = [(torch.randint(config.vocab_size, (batch, length)),) for _ in range(4)]
     loss = lambda model, ids: model(input_ids=ids, labels=ids).loss  # noqa: E731
     return training(model, torch.optim.AdamW(model.parameters()), loss, batches)
 
@@ -92,9 +99,9 @@ class RelativeAttention(nn.Module):
 
 
 class MusicLayer(nn.Module):
-    def __init__(self, width: int, length: int):
+    def __init__(self, width: int, heads: int, length: int):
         super().__init__()
-        self.attention = RelativeAttention(width, 2, length)
+        self.attention = RelativeAttention(width, heads, length)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.feed = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
 
@@ -106,10 +113,10 @@ class MusicLayer(nn.Module):
 class MusicTransformer(nn.Module):
     """Keeps a history of its losses in a Python list, as the original keeps its metrics."""
 
-    def __init__(self, events: int = 128, width: int = 64, layers: int = 2, length: int = 32):
+    def __init__(self, events: int = 128, width: int = 64, layers: int = 2, heads: int = 2, length: int = 32):
         super().__init__()
         self.embedding, self.head = nn.Embedding(events, width), nn.Linear(width, events)
-        self.layers = nn.ModuleList(MusicLayer(width, length) for _ in range(layers))
+        self.layers = nn.ModuleList(MusicLayer(width, heads, length) for _ in range(layers))
         self.history: list[Tensor] = []
 
     def forward(self, notes: Tensor) -> Tensor:
@@ -121,8 +128,8 @@ class MusicTransformer(nn.Module):
         return self.head(x)
 
 
-def music_transformer() -> Program:
-    model = MusicTransformer()
+def music_transformer(batch: int = 2, length: int = 32, **sizes) -> Program:
+    model = MusicTransformer(length=length, **sizes)
 
     def loss_of(model, notes):
         logits = model(notes[:, :-1])
@@ -130,7 +137,8 @@ def music_transformer() -> Program:
         model.history = [*model.history[-9:], loss.detach()]
         return loss
 
-    batches = [(torch.randint(128, (2, 33)),) for _ in range(4)]
+    events = model.embedding.num_embeddings
+    batches = [(torch.randint(events, (batch, length + 1)),) for _ in range(4)]
     return training(model, torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.98)), loss_of, batches)
 
 
@@ -177,12 +185,12 @@ class ResNet(nn.Module):
         return self.head(x.mean(dim=(2, 3)))
 
 
-def image_classifier(model: nn.Module, size: int = 16, before_step=lambda model: None) -> Program:
+def image_classifier(model: nn.Module, size: int = 16, batch: int = 4, before_step=lambda model: None) -> Program:
     def loss_of(model, images, labels):
         before_step(model)
         return F.cross_entropy(model(images), labels)
 
-    batches = [(torch.randn(4, 3, size, size), torch.randint(10, (4,))) for _ in range(4)]
+    batches = [(torch.randn(batch, 3, size, size), torch.randint(10, (batch,))) for _ in range(4)]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     return training(model, optimizer, loss_of, batches)
 
@@ -238,9 +246,8 @@ def sdpoint() -> Program:
     return image_classifier(model, before_step=lambda model: model.between.choose())
 
 
-def dcgan() -> Program:
+def dcgan(width: int = 8, latent: int = 32, batch: int = 4) -> Program:
     """Two networks, two optimizers, three backward passes a step, as in PyTorch's example."""
-    width, latent = 8, 32
     generator = nn.Sequential(
         nn.ConvTranspose2d(latent, 4 * width, 4, bias=False), nn.BatchNorm2d(4 * width), nn.ReLU(),
         nn.ConvTranspose2d(4 * width, 2 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU(),
@@ -269,7 +276,7 @@ def dcgan() -> Program:
         draw_optimizer.step()
         return loss.detach()
 
-    return Program(step, [(torch.randn(4, 3, 32, 32),) for _ in range(4)], [generator, discriminator])
+    return Program(step, [(torch.randn(batch, 3, 32, 32),) for _ in range(4)], [generator, discriminator])
 
 
 PROGRAMS = {
@@ -284,3 +291,19 @@ PROGRAMS = {
     "YOLO-like": detectors.yolo,
     "Faster R-CNN-like": detectors.faster_rcnn,
 }
+
+
+def main(description: str, programs: dict[str, Callable[[], Program]], seconds: float) -> int:
+    """The whole of a benchmark that compares the usual variants of some programs."""
+    parser = harness.parser(description, seconds=seconds)
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="programs whose name has one of these words")
+
+    def benchmark(arguments) -> list[dict]:
+        results = []
+        for name, make in programs.items():
+            if not arguments.only or any(word.lower() in name.lower() for word in arguments.only):
+                results.append(harness.compare(f"{name}, {torch.get_num_threads()} thread(s)", make, arguments))
+        harness.summary(results)
+        return results
+
+    return harness.main(parser, benchmark)
