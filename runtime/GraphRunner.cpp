@@ -77,23 +77,36 @@ void GraphRunner::wake() {
   work_.notify_one();
 }
 
+/// Only somebody who need not wait any more is woken: to wake a thread costs as much as several instructions.
 void GraphRunner::wakeWaiters() {
   if (waiters_.load(std::memory_order_seq_cst) == 0)
     return;
-  std::lock_guard lock(mutex_);
+  {
+    std::lock_guard lock(mutex_);
+    if (std::none_of(waiting_.begin(), waiting_.end(), [](const Done *done) { return (*done)(); }))
+      return;
+  }
   progress_.notify_all();
 }
 
-template <typename Done> void GraphRunner::wait(const Done &done, const Poll &poll) {
+void GraphRunner::wait(const Done &done, const Poll &poll) {
   wake();
   if (spin(done, kSpinRounds))
     return;
-  struct Waiting {
-    std::atomic<int> &count;
-    explicit Waiting(std::atomic<int> &c) : count(c) { count.fetch_add(1, std::memory_order_seq_cst); }
-    ~Waiting() { count.fetch_sub(1, std::memory_order_seq_cst); }
-  } waiting(waiters_);
   std::unique_lock lock(mutex_);
+  waiting_.push_back(&done);
+  waiters_.fetch_add(1, std::memory_order_seq_cst);
+  struct Registered {
+    GraphRunner &runner;
+    std::unique_lock<std::mutex> &lock;
+    const Done &done;
+    ~Registered() {
+      if (!lock.owns_lock())
+        lock.lock();
+      std::erase(runner.waiting_, &done);
+      runner.waiters_.fetch_sub(1, std::memory_order_seq_cst);
+    }
+  } registered{*this, lock, done};
   while (!done()) {
     progress_.wait_for(lock, std::chrono::milliseconds(20));
     if (poll && !done()) {
@@ -127,6 +140,8 @@ void GraphRunner::forget() {
     thread_.detach();
   queue_.clear();
   completed_.store(submitted_.load());
+  waiting_.clear();
+  waiters_.store(0);
   new (&mutex_) std::mutex; // its owner may not exist here
 }
 

@@ -52,6 +52,8 @@ public:
   void forget();
 
 private:
+  using Done = std::function<bool()>;
+
   void loop();
   std::shared_ptr<Run> nextRun();
   void execute(Run &run);
@@ -64,7 +66,7 @@ private:
   void recordFailure(Run &run, uint32_t event, std::exception_ptr error);
   void wake();
   void wakeWaiters();
-  template <typename Done> void wait(const Done &done, const Poll &poll);
+  void wait(const Done &done, const Poll &poll);
 
   Host &host_;
   std::mutex mutex_;
@@ -73,7 +75,8 @@ private:
   std::atomic<uint64_t> submitted_{0}, completed_{0}, busyNanos_{0}, queuedEvents_{0};
   std::atomic<uint64_t> failedTicket_{0};
   std::atomic<bool> sleeping_{false};
-  std::atomic<int> waiters_{0};
+  std::vector<const Done *> waiting_; ///< what the threads that sleep wait for
+  std::atomic<int> waiters_{0};       ///< how many those are
   bool stop_ = false;
   std::vector<void *> args_; ///< of the kernel being called (runner thread)
   std::vector<char> scratch_;
