@@ -30,7 +30,7 @@ struct KernelCall {
   int64_t extent = 0; ///< the kernel is called for disjoint ranges that cover [0, extent)
   int64_t grain = 1; ///< the least extent worth a thread of its own
   bool serial = false; ///< must be called once with [0, extent)
-  int64_t scratchBytes = 0;
+  int64_t scratchBytes = 0; ///< what one call leaves there, the next ones of the same instruction find
   std::string name; ///< symbol, for dumps and profiles
 };
 

@@ -37,11 +37,12 @@ void KernelEmitter::emitColumns() {
     });
   };
   if (plan_.innerIsParallel()) {
+    setTask(begin_);
     tiles(begin_, end_);
     return;
   }
   emitFor(begin_, end_, 1, [&](Value p) {
-    setParallelIndices(p);
+    setParallelIndices(setTask(p));
     tiles(i64(0), i64(inner.size));
   });
 }
@@ -96,6 +97,7 @@ void KernelEmitter::emitColumnReducedLoops(unsigned level, ArrayRef<unsigned> re
     return;
   }
   const PlannedLoop &loop = plan_.reduced[level];
+  Value begin = level ? i64(0) : reducedBegin_, end = level ? i64(loop.size) : reducedEnd_;
   auto rows = [&](Value from, Value to) {
     emitFor(from, to, 1, [&](Value r) {
       ivs_[loop.dim] = r;
@@ -103,16 +105,16 @@ void KernelEmitter::emitColumnReducedLoops(unsigned level, ArrayRef<unsigned> re
     });
   };
   if (level > 0 || reductions.empty() || loop.size <= 2 * kChunk)
-    return rows(i64(0), i64(loop.size));
+    return rows(begin, end);
   int64_t width = std::min(kTile, plan_.inner().size);
   for (unsigned n : reductions)
     partial_[n] = allocate(width, elementOf(n));
-  emitFor(i64(0), i64(loop.size), kChunk, [&](Value from) {
+  emitFor(begin, end, kChunk, [&](Value from) {
     emitTileLoop([&] {
       for (unsigned n : reductions)
         store(math_.identity(a_.nodes[n].op, elementOf(n)), partial_[n], tileIndex(), elementOf(n));
     });
-    rows(from, arith::MinSIOp::create(b_, loc_, arith::AddIOp::create(b_, loc_, from, i64(kChunk)), i64(loop.size)));
+    rows(from, arith::MinSIOp::create(b_, loc_, arith::AddIOp::create(b_, loc_, from, i64(kChunk)), end));
     emitTileLoop([&] {
       for (unsigned n : reductions) {
         Value total = load(buffers_[n], tileIndex(), elementOf(n)), part = load(partial_[n], tileIndex(), elementOf(n));

@@ -64,30 +64,77 @@ void KernelEmitter::emitMap() {
   });
 }
 
+/// The end of a task's part of a loop.
+Value KernelEmitter::partEnd(Value from, int64_t size) {
+  return arith::MinSIOp::create(b_, loc_, arith::AddIOp::create(b_, loc_, from, i64(plan_.part)), i64(size));
+}
+
+/// Takes the task from an index of the parallel loop, where the tasks divide what is reduced; returns the rest.
+Value KernelEmitter::setTask(Value flat) {
+  reducedBegin_ = i64(0);
+  if (!plan_.reduced.empty())
+    reducedEnd_ = i64(plan_.reduced.front().size);
+  if (!plan_.tasks)
+    return flat;
+  Value tasks = i64(plan_.tasks);
+  task_ = arith::RemUIOp::create(b_, loc_, flat, tasks);
+  reducedBegin_ = arith::MulIOp::create(b_, loc_, task_, i64(plan_.part));
+  reducedEnd_ = partEnd(reducedBegin_, plan_.reduced.front().size);
+  return arith::DivUIOp::create(b_, loc_, flat, tasks);
+}
+
 void KernelEmitter::emitRows() {
   chooseCached();
   emitFor(begin_, end_, 1, [&](Value p) {
-    setParallelIndices(p);
-    bool fullWrites = llvm::any_of(a_.writes, [](const KernelWrite &w) { return w.full; });
-    for (unsigned stage = 0; stage <= plan_.lastStage; ++stage) {
-      evaluateKept(stage);
-      bool last = stage == plan_.lastStage;
-      SmallVector<unsigned> reductions = reductionsOfStage(stage);
-      if (reductions.empty() && !(last && fullWrites))
-        continue;
-      Values results = emitReducedLoops(0, reductions, last && fullWrites);
-      for (auto [n, value] : llvm::zip(reductions, results))
-        scopes_.back()[n] = math_.finish(a_.nodes[n].op, elementOf(n), value);
-      filled_.insert(filling_.begin(), filling_.end()); // what this pass computed is there for the next ones
+    if (a_.accumulates()) {
+      task_ = p;
+      emitTask();
+      return;
     }
-    write(false);
+    setParallelIndices(setTask(p));
+    emitRow();
   });
+}
+
+/// Rows that add to the sums of one task.
+void KernelEmitter::emitTask() {
+  for (const KernelWrite &w : a_.writes)
+    if (w.accumulates())
+      emitFor(i64(0), i64(w.perTask), 1, [&](Value k) {
+        Value first = arith::MulIOp::create(b_, loc_, task_, i64(w.perTask));
+        store(math_.integerConstant(0, elementOf(w.node)), args_[pointerIndex(pointerOf(w.op))],
+              arith::AddIOp::create(b_, loc_, first, k), elementOf(w.node));
+      });
+  Value from = arith::MulIOp::create(b_, loc_, task_, i64(plan_.part));
+  emitFor(from, partEnd(from, plan_.keptExtent()), 1, [&](Value row) {
+    reducedBegin_ = i64(0);
+    reducedEnd_ = i64(plan_.reduced.front().size);
+    setParallelIndices(row);
+    emitRow();
+  });
+}
+
+void KernelEmitter::emitRow() {
+  bool fullWrites = llvm::any_of(a_.writes, [](const KernelWrite &w) { return w.full; });
+  for (unsigned stage = 0; stage <= plan_.lastStage; ++stage) {
+    evaluateKept(stage);
+    bool last = stage == plan_.lastStage;
+    SmallVector<unsigned> reductions = reductionsOfStage(stage);
+    if (reductions.empty() && !(last && fullWrites))
+      continue;
+    Values results = emitReducedLoops(0, reductions, last && fullWrites);
+    for (auto [n, value] : llvm::zip(reductions, results))
+      scopes_.back()[n] = math_.finish(a_.nodes[n].op, elementOf(n), value);
+    filled_.insert(filling_.begin(), filling_.end()); // what this pass computed is there for the next ones
+  }
+  write(false);
 }
 
 /// The loops from `level` on; returns each reduction's accumulator over them.
 KernelEmitter::Values KernelEmitter::emitReducedLoops(unsigned level, ArrayRef<unsigned> reductions, bool writes) {
   const PlannedLoop &loop = plan_.reduced[level];
   bool innermost = level + 1 == plan_.reduced.size();
+  Value begin = level ? i64(0) : reducedBegin_, end = level ? i64(loop.size) : reducedEnd_;
   Values identities;
   for (unsigned n : reductions)
     identities.push_back(math_.start(a_.nodes[n].op, elementOf(n)));
@@ -98,7 +145,7 @@ KernelEmitter::Values KernelEmitter::emitReducedLoops(unsigned level, ArrayRef<u
     return next;
   };
   if (!innermost)
-    return emitFor(i64(0), i64(loop.size), 1, identities, [&](Value iv, ValueRange carried) {
+    return emitFor(begin, end, 1, identities, [&](Value iv, ValueRange carried) {
       ivs_[loop.dim] = iv;
       return combineAll(carried, emitReducedLoops(level + 1, reductions, writes));
     });
@@ -109,9 +156,9 @@ KernelEmitter::Values KernelEmitter::emitReducedLoops(unsigned level, ArrayRef<u
     });
   };
   if (reductions.empty() || loop.size <= 4 * kChunk)
-    return inner(i64(0), i64(loop.size));
-  return emitFor(i64(0), i64(loop.size), kChunk, identities, [&](Value from, ValueRange carried) {
-    Value to = arith::MinSIOp::create(b_, loc_, arith::AddIOp::create(b_, loc_, from, i64(kChunk)), i64(loop.size));
+    return inner(begin, end);
+  return emitFor(begin, end, kChunk, identities, [&](Value from, ValueRange carried) {
+    Value to = arith::MinSIOp::create(b_, loc_, arith::AddIOp::create(b_, loc_, from, i64(kChunk)), end);
     return combineAll(carried, inner(from, to));
   });
 }

@@ -174,7 +174,8 @@ private:
     }
     OpBuilder b(group_.getContext());
     b.setInsertionPointToEnd(&group_.getBody().front());
-    auto op = ir::KernelOp::create(b, group_.getLoc(), b.getDenseI64ArrayAttr(domain), b.getDenseI64ArrayAttr(reduced));
+    auto op = ir::KernelOp::create(b, group_.getLoc(), b.getDenseI64ArrayAttr(domain), b.getDenseI64ArrayAttr(reduced),
+                                   IntegerAttr());
     b.setInsertionPointToEnd(&op.getBody().emplaceBlock());
     IRMapping map;
     // Writes last, in the group's order.

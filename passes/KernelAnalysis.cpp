@@ -14,8 +14,12 @@ FailureOr<KernelAnalysis> KernelAnalysis::run(ir::KernelOp kernel) {
     return failure();
   for (int64_t dim : kernel.getReduced())
     analysis.reduced |= 1u << dim;
+  analysis.tasks = kernel.getTasks().value_or(0);
   for (auto write : kernel.getBody().getOps<ir::WriteOp>())
     if (failed(analysis.addWrite(write)))
+      return failure();
+  for (auto accumulate : kernel.getBody().getOps<ir::AccumulateOp>())
+    if (failed(analysis.addAccumulate(accumulate)))
       return failure();
   return analysis;
 }
@@ -45,6 +49,27 @@ LogicalResult KernelAnalysis::addWrite(ir::WriteOp write) {
     return failure();
   out.node = *node;
   out.strides = stridesOf(write.getStrides(), *alignment);
+  if (write.getSlot().getDefiningOp<ir::ScratchOp>())
+    out.perTask = numel;
+  writes.push_back(std::move(out));
+  return success();
+}
+
+/// One element for each index of the reduced dimensions, in row-major order.
+LogicalResult KernelAnalysis::addAccumulate(ir::AccumulateOp accumulate) {
+  SmallVector<unsigned> all(llvm::to_vector(llvm::seq<unsigned>(0, unsigned(sizes.size()))));
+  FailureOr<Alignment> alignment = regroup(all, tensorType(accumulate.getValue()).getShape());
+  if (failed(alignment))
+    return failure();
+  FailureOr<unsigned> node = visit(accumulate.getValue(), *alignment);
+  if (failed(node))
+    return failure();
+  KernelWrite out{accumulate, *node, true, SmallVector<int64_t, 4>(sizes.size(), 0), 1};
+  for (unsigned d : llvm::reverse(all))
+    if (reduced >> d & 1) {
+      out.strides[d] = out.perTask;
+      out.perTask *= sizes[d];
+    }
   writes.push_back(std::move(out));
   return success();
 }

@@ -21,10 +21,13 @@ struct KernelNode {
 };
 
 struct KernelWrite {
-  mlir::Operation *op = nullptr;           ///< a WriteOp
+  mlir::Operation *op = nullptr;           ///< a WriteOp or an AccumulateOp
   unsigned node = 0;
   bool full = false;                       ///< one element for each index of the domain; otherwise of the kept part
   llvm::SmallVector<int64_t, 4> strides;
+  int64_t perTask = 0;                     ///< elements of each task's part; 0: not a partial result
+
+  bool accumulates() const { return mlir::isa<ir::AccumulateOp>(op); }
 };
 
 class KernelAnalysis {
@@ -34,9 +37,13 @@ public:
 
   llvm::SmallVector<int64_t> sizes;        ///< of the domain
   uint32_t reduced = 0;                    ///< domain dimensions
+  int64_t tasks = 0;                       ///< 0: the kernel is not divided
   std::vector<KernelNode> nodes;           ///< operands before users
   std::vector<KernelWrite> writes;
 
+  bool accumulates() const {
+    return llvm::any_of(writes, [](const KernelWrite &w) { return w.accumulates(); });
+  }
   bool isReduction(unsigned node) const { return mlir::isa<ir::Reduction>(nodes[node].op); }
   /// The same for all indices of the reduced dimensions.
   bool isKept(unsigned node) const { return (nodes[node].varies & reduced) == 0; }
@@ -47,6 +54,7 @@ private:
   mlir::FailureOr<Alignment> regroup(llvm::ArrayRef<unsigned> dims, llvm::ArrayRef<int64_t> shape) const;
   llvm::SmallVector<int64_t, 4> stridesOf(llvm::ArrayRef<int64_t> strides, const Alignment &alignment) const;
   mlir::LogicalResult addWrite(ir::WriteOp write);
+  mlir::LogicalResult addAccumulate(ir::AccumulateOp accumulate);
 
   std::map<std::pair<void *, Alignment>, unsigned> seen_;
 };

@@ -19,6 +19,9 @@ KernelEmitter::KernelEmitter(const KernelAnalysis &analysis, const KernelPlan &p
 KernelPointer KernelEmitter::pointerOf(Operation *op) {
   if (auto feed = dyn_cast<ir::FeedOp>(op))
     return {Value(), int64_t(feed.getIndex()), -1, tensorType(feed.getResult()).getElementType()};
+  if (auto accumulate = dyn_cast<ir::AccumulateOp>(op))
+    return {accumulate.getScratch(), int64_t(accumulate.getOffset()), -1,
+            tensorType(accumulate.getValue()).getElementType()};
   View view = isa<ir::ReadOp>(op) ? View::of(cast<ir::ReadOp>(op)) : View::of(cast<ir::WriteOp>(op));
   return {view.slot, view.feed >= 0 ? 0 : view.offset, view.feed, view.element};
 }
@@ -110,6 +113,13 @@ Value KernelEmitter::index(ArrayRef<int64_t> strides) {
   return sum ? sum : i64(0);
 }
 
+Value KernelEmitter::index(const KernelWrite &write) {
+  Value inside = index(write.strides);
+  if (!write.perTask)
+    return inside;
+  return arith::AddIOp::create(b_, loc_, inside, arith::MulIOp::create(b_, loc_, task_, i64(write.perTask)));
+}
+
 Value KernelEmitter::load(Value pointer, Value index, Type element) {
   Type stored = ScalarMath::memoryType(element);
   Value address = LLVM::GEPOp::create(b_, loc_, pointer.getType(), stored, pointer, ArrayRef<LLVM::GEPArg>{index});
@@ -190,9 +200,14 @@ void KernelEmitter::write(bool full) {
     if (w.full == full)
       values.push_back(eval(w.node));
   size_t i = 0;
-  for (const KernelWrite &w : a_.writes)
-    if (w.full == full)
-      store(values[i++], args_[pointerIndex(pointerOf(w.op))], index(w.strides), elementOf(w.node));
+  for (const KernelWrite &w : a_.writes) {
+    if (w.full != full)
+      continue;
+    Value pointer = args_[pointerIndex(pointerOf(w.op))], at = index(w), value = values[i++];
+    if (w.accumulates())
+      value = math_.plus(elementOf(w.node), load(pointer, at, elementOf(w.node)), value);
+    store(value, pointer, at, elementOf(w.node));
+  }
 }
 
 SmallVector<unsigned> KernelEmitter::reductionsOfStage(unsigned stage) const {

@@ -44,6 +44,7 @@ private:
   mlir::Value load(mlir::Value pointer, mlir::Value index, mlir::Type element);
   void store(mlir::Value value, mlir::Value pointer, mlir::Value index, mlir::Type element);
   mlir::Value index(llvm::ArrayRef<int64_t> strides);
+  mlir::Value index(const KernelWrite &write);
   mlir::Value i64(int64_t number);
   mlir::Value allocate(int64_t elements, mlir::Type element);
   mlir::Type elementOf(unsigned node) const;
@@ -55,8 +56,12 @@ private:
   Values emitFor(mlir::Value from, mlir::Value to, int64_t step, const Values &carried,
                  const std::function<Values(mlir::Value, mlir::ValueRange)> &body);
   void setParallelIndices(mlir::Value flat);
+  mlir::Value setTask(mlir::Value flat);
+  mlir::Value partEnd(mlir::Value from, int64_t size);
   void emitMap();
   void emitRows();
+  void emitRow();
+  void emitTask();
   void emitRowStage(unsigned stage);
   Values emitReducedLoops(unsigned level, llvm::ArrayRef<unsigned> reductions, bool writes);
   Values emitReducedBody(llvm::ArrayRef<unsigned> reductions, bool writes, mlir::ValueRange carried);
@@ -89,6 +94,8 @@ private:
   llvm::DenseSet<unsigned> filling_; ///< Rows: nodes that this pass stores
   llvm::DenseMap<unsigned, mlir::Value> partial_; ///< Columns: accumulators of one chunk
   mlir::Value tileBegin_, tileEnd_;
+  mlir::Value task_; ///< set in kernels of several tasks
+  mlir::Value reducedBegin_, reducedEnd_; ///< of the outermost reduced loop
   bool ok_ = true;
 };
 

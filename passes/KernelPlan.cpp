@@ -11,7 +11,7 @@ using Strides = ArrayRef<int64_t>;
 /// The access that decides the order: the first write of the whole domain, else the read that varies most.
 Strides primaryAccess(const KernelAnalysis &a) {
   for (const KernelWrite &write : a.writes)
-    if (write.full)
+    if (write.full && !write.accumulates())
       return write.strides;
   const KernelNode *best = nullptr;
   for (const KernelNode &node : a.nodes)
@@ -61,6 +61,7 @@ ArrayRef<PlannedLoop> KernelPlan::parallel() const {
   return innerIsParallel() ? ArrayRef<PlannedLoop>(kept) : ArrayRef<PlannedLoop>(kept).drop_back();
 }
 
+int64_t KernelPlan::keptExtent() const { return product(parallel()); }
 int64_t KernelPlan::reducedNumel() const { return product(reduced); }
 
 KernelPlan::KernelPlan(const KernelAnalysis &a) {
@@ -74,7 +75,13 @@ KernelPlan::KernelPlan(const KernelAnalysis &a) {
                         primary[kept.back().dim] < primary[reduced.back().dim];
     shape = keptIsFaster ? Shape::Columns : Shape::Rows;
   }
-  extent = product(parallel());
+  tasks = a.tasks;
+  extent = keptExtent();
+  if (tasks) {
+    int64_t divided = a.accumulates() ? extent : reduced.front().size;
+    part = (divided + tasks - 1) / tasks;
+    extent = a.accumulates() ? tasks : extent * tasks;
+  }
   constexpr int64_t worthAThread = 32768; // elements
   int64_t each = std::max<int64_t>(1, product(kept) * product(reduced) / extent);
   grain = std::max<int64_t>(innerIsParallel() ? 64 : 1, (worthAThread + each - 1) / each);

@@ -23,6 +23,8 @@ struct KernelPlan {
   llvm::SmallVector<PlannedLoop, 4> kept, reduced; ///< outermost first
   int64_t extent = 1;  ///< of the parallel loop
   int64_t grain = 1;
+  int64_t tasks = 0;      ///< parts of the rows, or of the outermost reduced loop; 0: undivided
+  int64_t part = 0;       ///< iterations in each
   unsigned lastStage = 0; ///< passes over the reduced dimensions are numbered 0 … lastStage
 
   /// Kept loops that the parallel loop runs over (flattened): all but the innermost of Map and Columns, unless it is
@@ -30,7 +32,9 @@ struct KernelPlan {
   llvm::ArrayRef<PlannedLoop> parallel() const;
   /// The innermost kept loop of Map and Columns.
   const PlannedLoop &inner() const { return kept.back(); }
-  bool innerIsParallel() const { return shape != Shape::Rows && kept.size() == 1; }
+  bool innerIsParallel() const { return shape != Shape::Rows && kept.size() == 1 && !tasks; }
+  /// Times that the kept loops run in parallel.
+  int64_t keptExtent() const;
   /// Elements of all reduced loops together.
   int64_t reducedNumel() const;
 };

@@ -46,6 +46,8 @@ private:
     }
     for (ir::KernelOp kernel : kernels)
       kernel.erase();
+    for (auto scratch : llvm::make_early_inc_range(group.getBody().getOps<ir::ScratchOp>()))
+      scratch.erase();
     return true;
   }
 
@@ -66,12 +68,16 @@ private:
     b.setInsertionPointToEnd(kernel->getBlock());
     SmallVector<Attribute> views;
     SmallVector<Value> slots;
+    IntegerAttr scratch;
     for (const KernelPointer &p : emitter.pointers()) {
       NamedAttrList view;
+      int64_t bytes = ScalarMath::memoryType(p.element).getIntOrFloatBitWidth() / 8;
       if (!p.slot) {
         view.append("scalar", b.getI64IntegerAttr(p.offset));
+      } else if (auto memory = p.slot.getDefiningOp<ir::ScratchOp>()) {
+        view.append("scratch", b.getI64IntegerAttr(p.offset * bytes));
+        scratch = memory.getBytesAttr();
       } else {
-        int64_t bytes = ScalarMath::memoryType(p.element).getIntOrFloatBitWidth() / 8;
         view.append("slot", b.getI64IntegerAttr(p.slot.getDefiningOp<ir::SlotOp>().getIndex()));
         view.append("offset", b.getI64IntegerAttr(p.offset * bytes));
         view.append("size", b.getI64IntegerAttr(bytes));
@@ -83,7 +89,7 @@ private:
     }
     ir::LaunchOp::create(b, kernel.getLoc(), FlatSymbolRefAttr::get(b.getContext(), name),
                          b.getI64IntegerAttr(plan.extent), b.getI64IntegerAttr(plan.grain),
-                         plan.extent == 1 ? b.getUnitAttr() : UnitAttr(), b.getArrayAttr(views), slots);
+                         plan.extent == 1 ? b.getUnitAttr() : UnitAttr(), scratch, b.getArrayAttr(views), slots);
   }
 };
 

@@ -62,6 +62,21 @@ def FormKernels : Pass<"terra-form-kernels", "::terra::ir::SegmentOp"> {
   let statistics = [Statistic<"numFailed", "failed", "Groups that could not be split">];
 }
 
+def SplitReductions : Pass<"terra-split-reductions", "::terra::ir::SegmentOp"> {
+  let summary = "Sums over what runs in parallel become partial sums of tasks, and a kernel that adds them up";
+  let description = [{
+    A kernel that reduces along rows and one that sums down columns over the same data become one that does both, row by row.
+    A kernel with few results reduces its parts in parallel.
+    ```
+    terra.kernel domain [4096, 768] reduced [1] tasks 64 { … terra.accumulate %x, %scratch offset 0 }
+    terra.kernel domain [64, 768] reduced [0] { terra.read %scratch … terra.sum … terra.write }
+    ```
+  }];
+  let dependentDialects = ["::terra::ir::TerraDialect"];
+  let statistics = [Statistic<"numShared", "shared", "Column sums computed along with rows">,
+                    Statistic<"numSplit", "split", "Kernels reduced in parts">];
+}
+
 def LowerKernels : Pass<"terra-lower-kernels", "::mlir::ModuleOp"> {
   let summary = "Kernels to functions of scf loops over pointers, and a launch";
   let dependentDialects = ["::terra::ir::TerraDialect", "::mlir::func::FuncDialect", "::mlir::scf::SCFDialect",

@@ -29,7 +29,11 @@ void addFusionStage(OpPassManager &pm) {
 }
 
 /// fused → kernels: one loop nest for each domain.
-void addKernelStage(OpPassManager &pm) { pm.nest<ir::SegmentOp>().addPass(createFormKernels()); }
+void addKernelStage(OpPassManager &pm) {
+  OpPassManager &segment = pm.nest<ir::SegmentOp>();
+  segment.addPass(createFormKernels());
+  segment.addPass(createSplitReductions()); // needs to know which loops are long
+}
 
 /// kernels → lowered: functions of scf loops over pointers.
 void addLoweringStage(OpPassManager &pm) {

@@ -253,6 +253,10 @@ Value ScalarMath::function(Operation *op, Value x) {
       .Default([](Operation *) { return Value(); });
 }
 
+Value ScalarMath::plus(Type element, Value x, Value y) {
+  return isa<FloatType>(element) ? add(x, y) : Value(arith::AddIOp::create(b, loc, x, y));
+}
+
 //===- Reductions -------------------------------------------------------------------------------------------------===//
 
 namespace {

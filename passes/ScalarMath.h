@@ -22,6 +22,8 @@ public:
   mlir::Value constant(double number, mlir::Type element);
   mlir::Value integerConstant(int64_t number, mlir::Type element);
 
+  mlir::Value plus(mlir::Type element, mlir::Value x, mlir::Value y);
+
   /// One step of a reduction, and where it starts.
   mlir::Value combine(mlir::Operation *reduction, mlir::Type element, mlir::Value a, mlir::Value x);
   mlir::Value identity(mlir::Operation *reduction, mlir::Type element);

@@ -289,7 +289,8 @@ void GraphRunner::runKernels(Run &run, const Instruction &instruction) {
 }
 
 void GraphRunner::runKernel(Run &run, const KernelCall &call) {
-  scratch_.resize(size_t(call.scratchBytes));
+  if (scratch_.size() < size_t(call.scratchBytes))
+    scratch_.resize(size_t(call.scratchBytes));
   args_.clear();
   for (const KernelArg &arg : call.args)
     args_.push_back(resolve(run, arg, scratch_.data()));

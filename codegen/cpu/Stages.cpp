@@ -146,6 +146,7 @@ private:
     call.extent = int64_t(launch.getExtent());
     call.grain = int64_t(launch.getGrain());
     call.serial = launch.getSerial();
+    call.scratchBytes = int64_t(launch.getScratch().value_or(0));
     for (Attribute attr : launch.getViews()) {
       auto view = cast<DictionaryAttr>(attr);
       auto get = [&](const char *name) { return view.getAs<IntegerAttr>(name); };
@@ -153,6 +154,9 @@ private:
       if (IntegerAttr scalar = get("scalar")) {
         arg.kind = KernelArg::Kind::Scalar;
         arg.index = uint32_t(scalar.getInt());
+      } else if (IntegerAttr scratch = get("scratch")) {
+        arg.kind = KernelArg::Kind::Scratch;
+        arg.byteOffset = scratch.getInt();
       } else {
         arg.slot = uint32_t(get("slot").getInt());
         arg.byteOffset = get("offset").getInt();

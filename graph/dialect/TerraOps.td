@@ -57,26 +57,42 @@ def Terra_GroupOp : Terra_Op<"group", [SingleBlock, NoTerminator]> {
   let hasVerifier = 1;
 }
 
+def Terra_ScratchOp : Terra_Op<"scratch", [Pure, HasParent<"GroupOp">]> {
+  let summary = "Memory of a group's kernels while they run";
+  let arguments = (ins I64Attr:$bytes);
+  let results = (outs Terra_Storage:$result);
+  let assemblyFormat = "$bytes attr-dict";
+}
+
 def Terra_KernelOp : Terra_Op<"kernel", [SingleBlock, NoTerminator, HasParent<"GroupOp">]> {
   let summary = "A loop nest over one domain";
   let description = [{
     All values span the whole `domain` (row-major logical order), or the part of it that is not `reduced`, or are
     broadcast into it. Reductions in the kernel reduce exactly the dimensions `reduced`.
+
+    `tasks`: it runs in so many parts, each with partial results of its own in the group's scratch memory. They divide the
+    rows where the kernel accumulates, otherwise what is reduced.
   }];
-  let arguments = (ins DenseI64ArrayAttr:$domain, DenseI64ArrayAttr:$reduced);
+  let arguments = (ins DenseI64ArrayAttr:$domain, DenseI64ArrayAttr:$reduced, OptionalAttr<I64Attr>:$tasks);
   let regions = (region SizedRegion<1>:$body);
-  let assemblyFormat = "`domain` $domain `reduced` $reduced attr-dict-with-keyword $body";
+  let assemblyFormat = "`domain` $domain `reduced` $reduced (`tasks` $tasks^)? attr-dict-with-keyword $body";
+}
+
+def Terra_AccumulateOp : Terra_Op<"accumulate", [MemoryEffects<[MemWrite]>, HasParent<"KernelOp">]> {
+  let summary = "Sums over the rows of a task: one sum for each index of the kernel's reduced dimensions";
+  let arguments = (ins Terra_Tensor:$value, Terra_Storage:$scratch, I64Attr:$offset);
+  let assemblyFormat = "$value `,` $scratch `offset` $offset attr-dict `:` type($value)";
 }
 
 def Terra_LaunchOp : Terra_Op<"launch", [HasParent<"GroupOp">]> {
   let summary = "A call of lowered code";
   let description = [{
-    `views` has one dictionary for each slot operand and scalar feed, in the order of the kernel's pointers.
+    `views` has one dictionary for each pointer of the kernel: a slot operand, a scalar feed or a place in the scratch memory.
   }];
-  let arguments = (ins FlatSymbolRefAttr:$callee, I64Attr:$extent, I64Attr:$grain, UnitAttr:$serial, ArrayAttr:$views,
-                       Variadic<Terra_Storage>:$slots);
+  let arguments = (ins FlatSymbolRefAttr:$callee, I64Attr:$extent, I64Attr:$grain, UnitAttr:$serial,
+                       OptionalAttr<I64Attr>:$scratch, ArrayAttr:$views, Variadic<Terra_Storage>:$slots);
   let assemblyFormat = [{
-    $callee `(` $slots `)` `extent` $extent `grain` $grain (`serial` $serial^)? `views` $views attr-dict
+    $callee `(` $slots `)` `extent` $extent `grain` $grain (`serial` $serial^)? (`scratch` $scratch^)? `views` $views attr-dict
   }];
 }
 

@@ -322,9 +322,15 @@ void runExtern(const Event &event, Program &program) {
 }
 
 void runKernel(const codegen::KernelCall &call, Program &program, const std::vector<StorageId> &storages,
-               const std::vector<int64_t> &offsetFeeds) {
+               const std::vector<int64_t> &offsetFeeds, std::vector<std::byte> &scratch) {
   std::vector<void *> args;
+  if (scratch.size() < size_t(call.scratchBytes))
+    scratch.resize(size_t(call.scratchBytes), std::byte(0x7f)); // what no kernel wrote is huge
   for (const codegen::KernelArg &arg : call.args) {
+    if (arg.kind == codegen::KernelArg::Kind::Scratch) {
+      args.push_back(scratch.data() + arg.byteOffset);
+      continue;
+    }
     if (arg.kind == codegen::KernelArg::Kind::Scalar) {
       args.push_back(&program.scalarFeeds.at(arg.index));
       continue;
@@ -341,9 +347,7 @@ void runKernel(const codegen::KernelCall &call, Program &program, const std::vec
     if (part * third < call.extent)
       call.fn(args.data(), part * third, std::min(call.extent, (part + 1) * third));
 }
-} // namespace
 
-namespace {
 void execute(const codegen::Executable &executable, const Segment &segment, Program &program,
              const std::vector<int64_t> &offsetFeeds) {
   std::vector<StorageId> storages(segment.slots.size());
@@ -358,8 +362,9 @@ void execute(const codegen::Executable &executable, const Segment &segment, Prog
   for (const codegen::Instruction &instruction : executable.instructions) {
     if (instruction.kind == codegen::Instruction::Kind::Extern)
       runExtern(*segment.events[instruction.events[0]].event, program);
+    std::vector<std::byte> scratch; // lives as long as one instruction
     for (const codegen::KernelCall &call : instruction.kernels)
-      runKernel(call, program, storages, offsetFeeds);
+      runKernel(call, program, storages, offsetFeeds, scratch);
   }
 }
 } // namespace
