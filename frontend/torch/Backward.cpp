@@ -250,9 +250,11 @@ BackwardOutcome beginBackward(const at::Tensor &root, const at::Tensor &gradient
     return {};
   Request request{root, gradient, retainGraph};
   thread_local BackwardWalk walk;
+  // A leaf holds its accumulator weakly.
+  torch::autograd::Edge edge = torch::autograd::impl::gradient_edge(root);
   std::vector<at::Tensor> dropped; // outlives the lock
   std::lock_guard lock(runtimeInstance().lock());
-  if (!walk.walk(*session, torch::autograd::impl::gradient_edge(root)))
+  if (!walk.walk(*session, edge))
     return {};
   BackwardOutcome outcome;
   outcome.recognised = recognise(*session, request, walk, dropped);

@@ -109,7 +109,8 @@ bool BackwardWalk::visitCall(const runtime::Session &session, CallNode &call) {
 
 bool BackwardWalk::visitLeaf(AccumulateGrad &leaf) {
   const at::Tensor &variable = leaf.variable;
-  if (!variable.defined() || !leaf.pre_hooks().empty() || !leaf.post_hooks().empty() ||
+  // Frozen since the forward: the engine drops its gradient.
+  if (!variable.defined() || !variable.requires_grad() || !leaf.pre_hooks().empty() || !leaf.post_hooks().empty() ||
       !torch::autograd::impl::hooks(variable).empty() || torch::autograd::impl::post_acc_grad_hooks(variable) ||
       !isPlain(*variable.unsafeGetTensorImpl()))
     return false;

@@ -5,6 +5,7 @@
 #include "frontend/torch/Storage.h"
 
 #include <ATen/ATen.h>
+#include <ATen/SequenceNumber.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 #include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/csrc/autograd/saved_variable.h>
@@ -58,6 +59,37 @@ at::Tensor operandTensor(const graph::Event &event, uint32_t index, c10::Storage
 
 } // namespace
 
+namespace {
+
+/// A leaf that was frozen since the call requires a gradient while this lives, as it did then.
+class AsBefore {
+public:
+  void operator()(const at::Tensor &leaf) {
+    if (leaf.requires_grad())
+      return;
+    leaf.unsafeGetTensorImpl()->set_requires_grad(true);
+    frozen_.push_back(leaf);
+  }
+  ~AsBefore() {
+    for (const at::Tensor &leaf : frozen_)
+      leaf.unsafeGetTensorImpl()->set_requires_grad(false);
+  }
+
+private:
+  std::vector<at::Tensor> frozen_;
+};
+
+/// Also a leaf is one again: messages tell.
+void giveHistory(at::Tensor &tensor, const torch::autograd::Edge &edge) {
+  if (!dynamic_cast<AccumulateGrad *>(edge.function.get()))
+    return torch::autograd::impl::set_gradient_edge(tensor, edge);
+  tensor.set_requires_grad(true);
+  using Weak = decltype(torch::autograd::AutogradMeta::grad_accumulator_);
+  torch::autograd::impl::set_grad_accumulator(tensor, Weak(edge.function));
+}
+
+} // namespace
+
 CallNode::CallNode(std::shared_ptr<runtime::CompiledSegment> segment, std::shared_ptr<const runtime::Span> span,
                    edge_list &&edges)
     : Node(std::move(edges)), segment_(std::move(segment)), span_(std::move(span)) {}
@@ -93,6 +125,7 @@ void CallNode::materialize() {
     operands[host.kept[i].index] = &saved[i];
     itself[host.kept[i].index] = host.kept[i].itself;
   }
+  AsBefore asBefore;
   std::vector<std::pair<at::Tensor, uint32_t>> stale; ///< saved before an in-place write: the engine has to see it
   auto operand = [&](uint32_t index) -> at::Tensor {
     if (span_->call.inputs[index].slot == kNever)
@@ -101,8 +134,10 @@ void CallNode::materialize() {
     const SavedStorage *saved = operands[index];
     bool modified = saved && saved->counter.enabled() && saved->counter.current_version() != saved->version;
     // What is saved as it is sees a later `leaf.data = …`; views of it do not.
-    if (auto *leaf = dynamic_cast<AccumulateGrad *>(edge.function.get()); leaf && itself[index] && !modified)
+    if (auto *leaf = dynamic_cast<AccumulateGrad *>(edge.function.get()); leaf && itself[index] && !modified) {
+      asBefore(leaf->variable);
       return leaf->variable;
+    }
     at::Tensor tensor = operandTensor(event, index, saved ? saved->storage : placeholder(),
                                       saved ? saved->offset : event.inputs[index].meta.offset);
     if (saved && saved->counter.enabled()) {
@@ -113,7 +148,7 @@ void CallNode::materialize() {
         stale.emplace_back(tensor, now - saved->version);
     }
     if (edge.is_valid())
-      torch::autograd::impl::set_gradient_edge(tensor, edge);
+      giveHistory(tensor, edge);
     return tensor;
   };
   auto storage = [&](uint32_t slot) { return made(slot); };
@@ -122,6 +157,7 @@ void CallNode::materialize() {
   for (auto &[tensor, steps] : stale)
     for (uint32_t i = 0; i < steps; ++i)
       tensor.unsafeGetTensorImpl()->bump_version();
+  replayedUntil_ = at::sequence_number::peek();
   edge_list edges;
   for (uint32_t i = 0; i < results.size(); ++i) {
     bool differentiable = host.resultRequiresGrad[i] && results[i].requires_grad();
@@ -145,6 +181,31 @@ void CallNode::describeInputs() {
   }
 }
 
+namespace {
+
+/// Nodes that autograd made in a backward with `create_graph` know results of a replayed call by eager's node. All gradients of a
+/// result have to meet at its CallNode: sums of three and more depend on the order.
+void meetAtCalls(const std::vector<CallNode *> &calls, const std::unordered_set<Node *> &nodes) {
+  std::unordered_map<Node *, CallNode *> callOf;
+  for (CallNode *call : calls)
+    if (call->materialized())
+      for (const torch::autograd::Edge &edge : call->next_edges())
+        if (edge.is_valid())
+          callOf.emplace(edge.function.get(), call);
+  for (Node *node : nodes)
+    for (torch::autograd::Edge &edge : node->next_edges()) {
+      auto it = callOf.find(edge.function.get());
+      if (it == callOf.end() || node->sequence_nr() < it->second->replayedUntil())
+        continue; // of the call itself
+      const edge_list &results = it->second->next_edges();
+      auto result = std::find(results.begin(), results.end(), edge);
+      if (result != results.end())
+        edge = {it->second->getptr(), uint32_t(result - results.begin())};
+    }
+}
+
+} // namespace
+
 std::vector<CallNode *> materializeFrom(c10::ArrayRef<Node *> roots) {
   std::vector<Node *> stack(roots.begin(), roots.end());
   std::unordered_set<Node *> seen;
@@ -161,8 +222,11 @@ std::vector<CallNode *> materializeFrom(c10::ArrayRef<Node *> roots) {
       stack.push_back(edge.function.get());
   }
   std::sort(calls.begin(), calls.end(), [](auto *a, auto *b) { return a->sequence_nr() < b->sequence_nr(); });
+  bool again = std::any_of(calls.begin(), calls.end(), [](CallNode *call) { return call->materialized(); });
   for (CallNode *call : calls)
     call->materialize();
+  if (again)
+    meetAtCalls(calls, seen);
   return calls;
 }
 

@@ -67,6 +67,9 @@ public:
   bool released() const { return released_; }
   bool materialized() const { return materialized_; }
 
+  /// Autograd's nodes with smaller sequence numbers do not know eager's nodes of this call, unless they are among them.
+  uint64_t replayedUntil() const { return replayedUntil_; }
+
   /// Eager's node of result `index`, after `materialize`.
   const NodePtr &eagerNode(uint32_t index) const { return next_edge(index).function; }
 
@@ -83,6 +86,7 @@ private:
   std::shared_ptr<runtime::CompiledSegment> segment_;
   std::shared_ptr<const runtime::Span> span_;
   torch::autograd::edge_list operandEdges_;
+  uint64_t replayedUntil_ = 0;
   bool materialized_ = false, released_ = false;
 };
 
