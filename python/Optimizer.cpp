@@ -7,6 +7,7 @@
 #include "frontend/torch/OptimizerFormula.h"
 
 #include <tuple>
+#include <type_traits>
 
 namespace py = pybind11;
 
@@ -22,8 +23,9 @@ public:
   using Reader::Reader;
 
 private:
+  bool mayBeFused() const override { return true; }
   void beginGroup(PyObject *group) override {
-    lr_ = number(item(group, names().lr));
+    lr_ = rate(group);
     momentum_ = number(item(group, names().momentum));
     option(momentum_);
     option(number(item(group, names().dampening)));
@@ -33,10 +35,14 @@ private:
   void addState(PyObject *parameter) override {
     if (momentum_ != 0)
       addTensor(stateOf(parameter), names().momentum_buffer);
-    frontend::plainScalars(lr_, out_.scalars);
+    if (fused())
+      addCommon(lr_.value);
+    else
+      frontend::plainScalars(lr_, out_.scalars);
   }
 
-  double lr_ = 0, momentum_ = 0;
+  frontend::Rate lr_;
+  double momentum_ = 0;
 };
 
 class AdamReader final : public Reader {
@@ -44,10 +50,11 @@ public:
   using Reader::Reader;
 
 private:
+  bool mayBeFused() const override { return true; }
   void beginGroup(PyObject *group) override {
-    options_.lr = number(item(group, names().lr));
+    options_.lr = rate(group);
     std::tie(options_.beta1, options_.beta2) = betas(group);
-    options_.weightDecay = number(item(group, names().weight_decay));
+    options_.weightDecay = weightDecay();
     options_.decoupled = flag(item(group, names().decoupled_weight_decay)) == 1;
     amsgrad_ = flag(item(group, names().amsgrad)) == 1;
     for (double value : {options_.beta1, options_.beta2, double(options_.decoupled), double(amsgrad_)})
@@ -63,9 +70,14 @@ private:
     if (amsgrad_)
       addTensor(state, names().max_exp_avg_sq);
     double step = count(state);
+    if (fused())
+      addCommon(options_.lr.value);
     if (step != step_) { // most parameters have made the same number of steps
       computed_.clear();
-      frontend::adamScalars(options_, step, computed_);
+      if (fused())
+        computed_ = {step};
+      else
+        frontend::adamScalars(options_, step, computed_);
       step_ = step;
     }
     out_.scalars.insert(out_.scalars.end(), computed_.begin(), computed_.end());
@@ -83,7 +95,7 @@ public:
 
 private:
   void beginGroup(PyObject *group) override {
-    lr_ = number(item(group, names().lr));
+    lr_ = rate(group);
     momentum_ = number(item(group, names().momentum));
     centered_ = flag(item(group, names().centered)) == 1;
     for (double value :
@@ -102,7 +114,8 @@ private:
     frontend::plainScalars(lr_, out_.scalars);
   }
 
-  double lr_ = 0, momentum_ = 0;
+  frontend::Rate lr_;
+  double momentum_ = 0;
   bool centered_ = false;
 };
 
@@ -112,7 +125,7 @@ public:
 
 private:
   void beginGroup(PyObject *group) override {
-    lr_ = number(item(group, names().lr));
+    lr_ = rate(group);
     option(number(item(group, names().rho)));
     option(number(item(group, names().eps)));
   }
@@ -125,7 +138,7 @@ private:
     frontend::plainScalars(lr_, out_.scalars);
   }
 
-  double lr_ = 0;
+  frontend::Rate lr_;
 };
 
 class AdagradReader final : public Reader {
@@ -133,19 +146,25 @@ public:
   using Reader::Reader;
 
 private:
+  bool mayBeFused() const override { return true; }
   void beginGroup(PyObject *group) override {
-    lr_ = number(item(group, names().lr));
+    lr_ = rate(group);
     decay_ = number(item(group, names().lr_decay));
+    option(decay_);
     option(number(item(group, names().eps)));
   }
 
   void addState(PyObject *parameter) override {
     PyObject *state = stateOf(parameter);
     addTensor(state, names().sum);
-    frontend::adagradScalars(lr_, decay_, count(state), out_.scalars);
+    if (!fused())
+      return frontend::adagradScalars(lr_, decay_, count(state), out_.scalars);
+    addTensor(state, names().step); // as far as PyTorch knows, the kernel writes it
+    addCommon(lr_.value);
   }
 
-  double lr_ = 0, decay_ = 0;
+  frontend::Rate lr_;
+  double decay_ = 0;
 };
 
 class AdamaxReader final : public Reader {
@@ -154,7 +173,7 @@ public:
 
 private:
   void beginGroup(PyObject *group) override {
-    lr_ = number(item(group, names().lr));
+    lr_ = rate(group);
     auto [beta1, beta2] = betas(group);
     beta1_ = beta1;
     for (double value : {beta1, beta2, number(item(group, names().eps))})
@@ -168,28 +187,28 @@ private:
     frontend::adamaxScalars(lr_, beta1_, count(state), out_.scalars);
   }
 
-  double lr_ = 0, beta1_ = 0;
+  frontend::Rate lr_;
+  double beta1_ = 0;
 };
 
-template <typename Kind> void readInto(OptimizerState &state, OptimizerKind kind, PyObject *optimizer) {
-  state.kind = kind;
-  Kind(optimizer, state).read();
-}
-
-void read(OptimizerState &state, const std::string &kind, PyObject *optimizer) {
+std::unique_ptr<Reader> make(OptimizerState &state, const std::string &kind, PyObject *optimizer) {
+  auto of = [&]<typename Kind>(OptimizerKind value, std::type_identity<Kind>) {
+    state.kind = value;
+    return std::make_unique<Kind>(optimizer, state);
+  };
   if (kind == "SGD")
-    return readInto<SgdReader>(state, OptimizerKind::SGD, optimizer);
+    return of(OptimizerKind::SGD, std::type_identity<SgdReader>());
   if (kind == "Adam")
-    return readInto<AdamReader>(state, OptimizerKind::Adam, optimizer);
+    return of(OptimizerKind::Adam, std::type_identity<AdamReader>());
   if (kind == "RMSprop")
-    return readInto<RmspropReader>(state, OptimizerKind::RMSprop, optimizer);
+    return of(OptimizerKind::RMSprop, std::type_identity<RmspropReader>());
   if (kind == "Adadelta")
-    return readInto<AdadeltaReader>(state, OptimizerKind::Adadelta, optimizer);
+    return of(OptimizerKind::Adadelta, std::type_identity<AdadeltaReader>());
   if (kind == "Adagrad")
-    return readInto<AdagradReader>(state, OptimizerKind::Adagrad, optimizer);
+    return of(OptimizerKind::Adagrad, std::type_identity<AdagradReader>());
   if (kind == "Adamax")
-    return readInto<AdamaxReader>(state, OptimizerKind::Adamax, optimizer);
-  throw Unusual();
+    return of(OptimizerKind::Adamax, std::type_identity<AdamaxReader>());
+  return makeVariant(state, kind, optimizer);
 }
 
 struct Watched {
@@ -203,7 +222,10 @@ py::object step(const py::object &optimizer, const std::string &kind) {
     ~Clear() { state.clear(); }
   } clear;
   try {
-    read(state, kind, optimizer.ptr());
+    std::unique_ptr<Reader> reader = make(state, kind, optimizer.ptr());
+    if (!reader)
+      return py::none();
+    reader->read();
   } catch (const Unusual &) {
     return py::none();
   }
@@ -219,10 +241,8 @@ void bindOptimizer(py::module_ &module) {
   py::class_<Watched>(module, "WatchedStep");
   module.def("optimizer_step", &step);
   module.def("optimizer_ran", [](const Watched &watched) { frontend::finishOptimizerStep(*watched.learner); });
-  module.def("co_executing", [] {
-    runtime::Session *session = frontend::currentSession();
-    return session && session->coExecuting();
-  });
+  module.def("in_region", [] { return frontend::currentSession() != nullptr; });
+  module.def("copy_numbers", &frontend::copyNumbers);
 }
 
 } // namespace terra::python

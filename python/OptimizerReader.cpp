@@ -116,12 +116,7 @@ Reader::Reader(PyObject *optimizer, OptimizerState &out) : out_(out), optimizer_
 void Reader::read() {
   for (Py_ssize_t g = 0; g < PyList_GET_SIZE(groups_.ptr()); ++g) {
     PyObject *group = PyList_GET_ITEM(groups_.ptr(), g);
-    if (!PyDict_Check(group) || isTrue(group, names().differentiable) || isTrue(group, names().capturable) ||
-        isTrue(group, names().fused))
-      throw Unusual();
-    option(flag(item(group, names().maximize)));
-    option(flag(item(group, names().foreach)));
-    option(number(item(group, names().weight_decay)));
+    readCommon(group);
     beginGroup(group);
     PyObject *params = item(group, names().params);
     if (!PyList_CheckExact(params))
@@ -132,24 +127,70 @@ void Reader::read() {
   }
 }
 
+void Reader::readCommon(PyObject *group) {
+  if (!PyDict_Check(group) || isTrue(group, names().differentiable) || isTrue(group, names().capturable))
+    throw Unusual();
+  common_ = graph::kNever;
+  foreach_ = isTrue(group, names().foreach);
+  fused_ = isTrue(group, names().fused);
+  if (fused_ && !mayBeFused())
+    throw Unusual();
+  PyObject *decay = PyDict_GetItemWithError(group, names().weight_decay); // Rprop has none
+  weightDecay_ = decay ? number(decay) : 0;
+  for (double value : {double(isTrue(group, names().maximize)), double(foreach_), double(fused_), weightDecay_})
+    option(value);
+}
+
 PyObject *Reader::stateOf(PyObject *parameter) { return cacheOf(optimizer_).of(state_.ptr(), parameter, position_); }
 
 void Reader::addTensor(PyObject *state, PyObject *name) { out_.tensors.push_back(tensorOf(item(state, name))); }
 
 double Reader::count(PyObject *state) {
-  const at::Tensor &count = tensorOf(item(state, names().step));
-  if (!frontend::isRealCount(count))
-    throw Unusual();
-  out_.counts.push_back(count);
-  double before = frontend::countOf(count);
-  return count.scalar_type() == at::kFloat ? double(float(before) + 1) : before + 1;
+  auto [tensor, before] = stateNumber(state, names().step);
+  return change(tensor, before + 1);
 }
 
-std::pair<double, double> Reader::betas(PyObject *group) {
-  PyObject *betas = item(group, names().betas);
-  if (!PyTuple_Check(betas) || PyTuple_GET_SIZE(betas) != 2)
+void Reader::addCommon(double value) {
+  if (common_ != graph::kNever)
+    return;
+  common_ = uint32_t(out_.scalars.size());
+  out_.scalars.push_back(value);
+}
+
+std::pair<at::Tensor, double> Reader::stateNumber(PyObject *state, PyObject *name) {
+  const at::Tensor &tensor = tensorOf(item(state, name));
+  if (!frontend::isRealNumber(tensor))
     throw Unusual();
-  return {number(PyTuple_GET_ITEM(betas, 0)), number(PyTuple_GET_ITEM(betas, 1))};
+  return {tensor, frontend::numberIn(tensor)};
+}
+
+double Reader::change(const at::Tensor &tensor, double after) {
+  if (tensor.scalar_type() == at::kFloat)
+    after = double(float(after));
+  out_.numbers.push_back({tensor, after});
+  return after;
+}
+
+frontend::Rate Reader::rate(PyObject *group) {
+  using Kind = frontend::Rate::Kind;
+  PyObject *object = item(group, names().lr);
+  frontend::Rate rate;
+  if (!THPVariable_Check(object)) {
+    rate.value = number(object);
+  } else {
+    const at::Tensor &tensor = THPVariable_Unpack(object);
+    if (tensor.requires_grad() || !frontend::isRealNumber(tensor))
+      throw Unusual();
+    rate = {tensor.scalar_type() == at::kFloat ? Kind::Float : Kind::Double, frontend::numberIn(tensor)};
+  }
+  option(double(rate.kind));
+  return rate;
+}
+
+std::pair<double, double> Reader::pair(PyObject *tuple) {
+  if (!PyTuple_Check(tuple) || PyTuple_GET_SIZE(tuple) != 2)
+    throw Unusual();
+  return {number(PyTuple_GET_ITEM(tuple, 0)), number(PyTuple_GET_ITEM(tuple, 1))};
 }
 
 void Reader::readParameter(PyObject *object) {
@@ -164,6 +205,7 @@ void Reader::readParameter(PyObject *object) {
   out_.tensors.push_back(parameter);
   out_.tensors.push_back(grad);
   addState(object);
+  range.common = common_;
   range.numTensors = uint32_t(out_.tensors.size()) - range.firstTensor;
   range.numScalars = uint32_t(out_.scalars.size()) - range.firstScalar;
   out_.parameters.push_back(range);

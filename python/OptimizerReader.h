@@ -1,10 +1,13 @@
 // What all readers of torch.optim's Python objects have in common.
 #pragma once
 
+#include "frontend/torch/OptimizerFormula.h"
 #include "frontend/torch/OptimizerStep.h"
 
 #include <torch/csrc/utils/pybind.h>
 
+#include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -48,6 +51,20 @@ struct Names {
   TERRA_NAME(acc_delta);
   TERRA_NAME(sum);
   TERRA_NAME(exp_inf);
+  TERRA_NAME(momentum_decay);
+  TERRA_NAME(mu_product);
+  TERRA_NAME(etas);
+  TERRA_NAME(step_sizes);
+  TERRA_NAME(prev);
+  TERRA_NAME(step_size);
+  TERRA_NAME(lambd);
+  TERRA_NAME(t0);
+  TERRA_NAME(mu);
+  TERRA_NAME(eta);
+  TERRA_NAME(ax);
+  TERRA_NAME(ns_coefficients);
+  TERRA_NAME(ns_steps);
+  TERRA_NAME(adjust_lr_fn);
 #undef TERRA_NAME
 };
 
@@ -68,6 +85,8 @@ public:
   void read();
 
 protected:
+  /// PyTorch has a fused form for the CPU.
+  virtual bool mayBeFused() const { return false; }
   virtual void beginGroup(PyObject *group) = 0;
   /// Adds the moments and the scalars of a parameter with a gradient.
   virtual void addState(PyObject *parameter) = 0;
@@ -77,16 +96,35 @@ protected:
   void addTensor(PyObject *state, PyObject *name);
   /// `state["step"]` after this step, which adds one to it.
   double count(PyObject *state);
-  static std::pair<double, double> betas(PyObject *group);
+  /// A real number of the state. Give the pair to `change`, with what the step makes of it.
+  std::pair<at::Tensor, double> stateNumber(PyObject *state, PyObject *name);
+  /// Returns the value as its type keeps it.
+  double change(const at::Tensor &tensor, double after);
+  /// A number, or a real tensor without dimensions.
+  frontend::Rate rate(PyObject *group);
+  std::pair<double, double> betas(PyObject *group) { return pair(item(group, names().betas)); }
+  static std::pair<double, double> pair(PyObject *tuple);
+  /// Adds a scalar that all parameters of the group share, once.
+  void addCommon(double value);
+  bool isForeach() const { return foreach_; }
+  bool fused() const { return fused_; }
+  double weightDecay() const { return weightDecay_; }
 
   frontend::OptimizerState &out_;
 
 private:
+  void readCommon(PyObject *group);
   void readParameter(PyObject *object);
 
   PyObject *optimizer_;
   pybind11::object groups_, state_;
   size_t position_ = 0;
+  bool foreach_ = false, fused_ = false;
+  double weightDecay_ = 0;
+  uint32_t common_ = graph::kNever;
 };
+
+/// Null when it is none of those in OptimizerVariants.cpp.
+std::unique_ptr<Reader> makeVariant(frontend::OptimizerState &state, const std::string &kind, PyObject *optimizer);
 
 } // namespace terra::python

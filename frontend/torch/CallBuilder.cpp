@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 namespace terra::frontend {
 
@@ -17,6 +18,8 @@ using tracer::TensorView;
 namespace {
 /// Foreign memory up to this size is copied when it is fed; an op on more runs at once.
 constexpr size_t kMaxSnapshotBytes = 4u << 20;
+thread_local bool numbersAreCopied = false;
+thread_local std::vector<runtime::BufferRef> *notedNumbers = nullptr;
 } // namespace
 
 CallBuilder::Kind CallBuilder::build(const OpEntry &entry, const torch::jit::Stack &stack, graph::Context context) {
@@ -183,6 +186,9 @@ void CallBuilder::addTensor(const at::Tensor &tensor, bool written) {
   }
   view = viewOf(*impl);
   Buffer *buffer = adopt(*impl->unsafe_storage().unsafeGetStorageImpl());
+  if (numbersAreCopied && buffer && !buffer->graphBorn && !written && !viewOnly_ && view.rank == 0 &&
+      buffer->bytes() == impl->itemsize())
+    buffer = nullptr;
   view.storage = buffer;
   if (!buffer) {
     if (written || viewOnly_)
@@ -211,7 +217,22 @@ void CallBuilder::snapshot(c10::TensorImpl &impl, TensorView &view) {
     std::memcpy(memory.data, impl.unsafe_storage().data(), bytes);
   auto *buffer = new Buffer(memory, bytes, Device{});
   snapshots_.push_back(runtime::BufferRef::adopt(buffer));
+  if (notedNumbers)
+    notedNumbers->push_back(runtime::BufferRef::retain(buffer));
   view.storage = buffer;
+}
+
+bool copyNumbers(bool on) {
+  if (!on)
+    notedNumbers = nullptr;
+  return std::exchange(numbersAreCopied, on);
+}
+
+void noteNumbers(std::vector<runtime::BufferRef> *copies) { notedNumbers = copies; }
+
+void stopNoting(const std::vector<runtime::BufferRef> *copies) {
+  if (notedNumbers == copies)
+    notedNumbers = nullptr;
 }
 
 namespace {

@@ -54,6 +54,14 @@ private:
   bool plain_ = true, onlyScalars_ = true, generator_ = false, viewOnly_ = false, anyTensor_ = false;
 };
 
+/// Turned on for a thread, real tensors without dimensions that a call only reads are numbers to the graph: copied when the call is
+/// made, so that the program may change them at once. Returns what it was before.
+bool copyNumbers(bool on);
+/// Until it is turned off, copies are noted here.
+void noteNumbers(std::vector<runtime::BufferRef> *copies);
+/// If they still are.
+void stopNoting(const std::vector<runtime::BufferRef> *copies);
+
 /// A builder for one call. They nest: a Python kernel or hook inside a real run calls ops again.
 class BuilderScope {
 public:

@@ -8,7 +8,7 @@
 
 namespace terra::frontend {
 
-enum class OptimizerKind : uint8_t { SGD, Adam, RMSprop, Adadelta, Adagrad, Adamax };
+enum class OptimizerKind : uint8_t { SGD, Adam, RMSprop, Adadelta, Adagrad, Adamax, NAdam, RAdam, Rprop, ASGD, Muon };
 
 /// An optimizer as it stands before a step, read from the Python object.
 struct OptimizerState {
@@ -18,20 +18,25 @@ struct OptimizerState {
   /// A parameter with a gradient: ranges of `tensors` (parameter, gradient, moments) and of `scalars`.
   struct Parameter {
     uint32_t firstTensor = 0, numTensors = 0, firstScalar = 0, numScalars = 0;
+    uint32_t common = graph::kNever; ///< a scalar of its group (the fused forms take one learning rate)
   };
   std::vector<Parameter> parameters;
   std::vector<at::Tensor> tensors;
-  /// What the step computes in Python from the options and the step count.
+  /// What the step computes in Python from the options and the step count, or reads from numbers of its state.
   std::vector<double> scalars;
-  /// Step counts: real 0-dim tensors that the step adds one to.
-  std::vector<at::Tensor> counts;
+  /// Numbers of its state (the step count): real 0-dim tensors that the step changes at once, and what they will be.
+  struct Number {
+    at::Tensor tensor;
+    double after = 0;
+  };
+  std::vector<Number> numbers;
 
   void clear();
 };
 
 /// True when the tensor is a real floating-point number that nothing queued touches: its value may be read and written here.
-bool isRealCount(const at::Tensor &tensor);
-double countOf(const at::Tensor &tensor);
+bool isRealNumber(const at::Tensor &tensor);
+double numberIn(const at::Tensor &tensor);
 
 class OptimizerLearner;
 

@@ -81,7 +81,8 @@ SpanDraft::SpanDraft(OperandList &operands) : ok_(operands.ok()), event_(tracer:
     buffers_.push_back(BufferRef::retain(static_cast<Buffer *>(view.storage)));
 }
 
-bool SpanDraft::complete(const SpanRange &range, const std::vector<bool> &required) {
+bool SpanDraft::complete(const SpanRange &range, const std::vector<bool> &required,
+                         const std::vector<uint32_t> &given) {
   if (!ok_)
     return false;
   span->first = range.first;
@@ -100,17 +101,18 @@ bool SpanDraft::complete(const SpanRange &range, const std::vector<bool> &requir
   event_->args[0].count = uint32_t(event_->inputs.size());
   span->call.event = event_;
   span->call.scalarFeeds.assign(1, kNever);
-  return closed(range);
+  return closed(range, given);
 }
 
-bool SpanDraft::closed(const SpanRange &range) const {
+bool SpanDraft::closed(const SpanRange &range, const std::vector<uint32_t> &given) const {
   const graph::Segment &segment = range.segment->segment();
   auto known = [&](const graph::SlotRef &ref) {
     if (ref.offsetFeed != kNever)
       return false;
     if (ref.slot == kNever || segment.slots[ref.slot].firstUse < range.first || madeIn(range, ref.slot))
       return true;
-    return std::any_of(span->call.inputs.begin(), span->call.inputs.end(),
+    return std::find(given.begin(), given.end(), ref.slot) != given.end() ||
+           std::any_of(span->call.inputs.begin(), span->call.inputs.end(),
                        [&](auto &input) { return input.slot == ref.slot; });
   };
   for (uint32_t i = range.first; i < range.first + range.count; ++i)

@@ -42,13 +42,15 @@ bool madeIn(const runtime::SpanRange &range, uint32_t slot);
 class SpanDraft {
 public:
   explicit SpanDraft(OperandList &operands);
-  bool complete(const runtime::SpanRange &range, const std::vector<bool> &required);
+  /// `given`: slots that whoever recognises the span fills.
+  bool complete(const runtime::SpanRange &range, const std::vector<bool> &required,
+                const std::vector<uint32_t> &given = {});
   const std::vector<uint32_t> &kept() const { return kept_; }
 
   std::shared_ptr<runtime::Span> span = std::make_shared<runtime::Span>();
 
 private:
-  bool closed(const runtime::SpanRange &range) const;
+  bool closed(const runtime::SpanRange &range, const std::vector<uint32_t> &given) const;
 
   bool ok_;
   std::shared_ptr<graph::Event> event_;

@@ -20,7 +20,13 @@ _KINDS: dict[type, str] = {
     torch.optim.Adadelta: "Adadelta",
     torch.optim.Adagrad: "Adagrad",
     torch.optim.Adamax: "Adamax",
+    torch.optim.NAdam: "NAdam",
+    torch.optim.RAdam: "RAdam",
+    torch.optim.Rprop: "Rprop",
+    torch.optim.ASGD: "ASGD",
 }
+if hasattr(torch.optim, "Muon"):  # since 2.9
+    _KINDS[torch.optim.Muon] = "Muon"
 
 
 def _plain(optimizer: Any) -> bool:
@@ -41,12 +47,16 @@ def _step(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
         kind = _KINDS.get(type(self))
-        if kind is None or args or kwargs or not _C.co_executing() or not _plain(self):
+        if kind is None or args or kwargs or not _C.in_region() or not _plain(self):
             return original(self, *args, **kwargs)
         watched = _C.optimizer_step(self, kind)
         if watched is True:
             return None
-        result = original(self)
+        before = _C.copy_numbers(True)  # so that the step may change its numbers while they are still to be read
+        try:
+            result = original(self)
+        finally:
+            _C.copy_numbers(before)
         if watched is not None:
             _C.optimizer_ran(watched)
         return result

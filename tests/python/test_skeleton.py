@@ -22,6 +22,7 @@ def make(optimizer_of):
         optimizer.step()
         return loss
 
+    step.optimizer = optimizer
     return model, step
 
 
@@ -37,6 +38,24 @@ OPTIMIZERS = {
     "adagrad": lambda p: torch.optim.Adagrad(p, lr_decay=0.01),
     "adagrad_foreach": lambda p: torch.optim.Adagrad(p, lr_decay=0.01, foreach=True),
     "adamax": lambda p: torch.optim.Adamax(p),
+    "sgd_fused": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, fused=True),
+    "sgd_tensor_lr": lambda p: torch.optim.SGD(p, lr=torch.tensor(0.05)),
+    "adam_fused": lambda p: torch.optim.Adam(p, lr=0.01, amsgrad=True, fused=True),
+    "adamw_fused": lambda p: torch.optim.AdamW(p, lr=0.01, fused=True),
+    "adamw_maximize": lambda p: torch.optim.AdamW(p, lr=1e-4, maximize=True),
+    "adamw_tensor_lr": lambda p: torch.optim.AdamW(p, lr=torch.tensor(0.01)),
+    "nadam": lambda p: torch.optim.NAdam(p, weight_decay=0.1, decoupled_weight_decay=True),
+    "nadam_foreach": lambda p: torch.optim.NAdam(p, foreach=True),
+    "nadam_tensor_lr": lambda p: torch.optim.NAdam(p, lr=torch.tensor(0.01)),
+    "radam": lambda p: torch.optim.RAdam(p, weight_decay=0.1),
+    "radam_foreach": lambda p: torch.optim.RAdam(p, foreach=True),
+    "rprop": lambda p: torch.optim.Rprop(p),
+    "rprop_foreach": lambda p: torch.optim.Rprop(p, foreach=True),
+    "asgd": lambda p: torch.optim.ASGD(p, weight_decay=0.1),
+    "asgd_averaging": lambda p: torch.optim.ASGD(p, t0=3),
+    "asgd_foreach": lambda p: torch.optim.ASGD(p, t0=3, foreach=True),
+    "muon": lambda p: torch.optim.Muon([q for q in p if q.dim() == 2]),
+    "muon_matched": lambda p: torch.optim.Muon([q for q in p if q.dim() == 2], adjust_lr_fn="match_rms_adamw"),
     "groups": lambda p: torch.optim.AdamW([{"params": q, "lr": 0.001 * k} for k, q in enumerate(p)]),
 }
 
@@ -62,15 +81,32 @@ def test_a_steady_step_is_a_handful_of_spans(name):
     for p, q in zip(model.parameters(), reference.parameters(), strict=True):
         assert torch.equal(p, q)
         assert torch.equal(p.grad, q.grad)
+        actual, expected = step.optimizer.state.get(p, {}), eager.optimizer.state.get(q, {})
+        assert actual.keys() == expected.keys()
+        for key, value in expected.items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(actual[key], value), key
+                assert actual[key]._version == value._version, key
 
 
-def test_a_schedule_does_not_leave_the_span():
+SCHEDULED = {
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.1),
+    "adam_fused": lambda p: torch.optim.Adam(p, lr=0.1, fused=True),
+    "adamw_tensor_lr": lambda p: torch.optim.AdamW(p, lr=torch.tensor(0.1)),
+    "nadam": lambda p: torch.optim.NAdam(p, lr=0.1),
+    "radam_foreach": lambda p: torch.optim.RAdam(p, lr=0.1, foreach=True),
+    "muon": lambda p: torch.optim.Muon([q for q in p if q.dim() == 2], lr=0.1),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULED)
+def test_a_schedule_does_not_leave_the_span(name):
     """The learning rate is fed: it may change at every step."""
 
     def run(wrap):
         torch.manual_seed(5)
         model = nn.Linear(4, 4)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+        optimizer = SCHEDULED[name](model.parameters())
         schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
         x = torch.randn(3, 4)
 
@@ -95,6 +131,42 @@ def test_a_schedule_does_not_leave_the_span():
     assert after["regions_coexecuted"] - before["regions_coexecuted"] == 9
     assert after["span_events"] - before["span_events"] == after["events"] - before["events"]
     assert torch.equal(model.weight, reference.weight)
+
+
+def test_numbers_of_the_state_are_true_in_between():
+    """The step count, NAdam's product and ASGD's averages are written at once, and believed when the program changes them."""
+
+    def run(wrap, make):
+        torch.manual_seed(8)
+        model = nn.Linear(4, 4)
+        optimizer = make(model.parameters())
+        x = torch.randn(3, 4)
+        seen = []
+
+        @wrap
+        def step():
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            optimizer.step()
+
+        for i in range(30):
+            step()
+            for state in optimizer.state.values():
+                seen.append([float(v) for v in state.values() if v.dim() == 0])
+                if i == 20:
+                    state["step"].fill_(3.0)
+        return seen, [p.detach().clone() for p in model.parameters()]
+
+    for make in (
+        torch.optim.NAdam,
+        lambda p: torch.optim.ASGD(p, t0=5),
+        lambda p: torch.optim.ASGD(p, t0=5, foreach=True),
+        lambda p: torch.optim.AdamW(p, fused=True),
+    ):
+        expected = run(lambda f: f, make)
+        actual = run(lambda f: terra.function(f, numerics="exact"), make)
+        assert expected[0] == actual[0]
+        assert all(map(torch.equal, expected[1], actual[1]))
 
 
 def test_numbers_are_updated_beside_a_span():
