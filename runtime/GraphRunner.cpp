@@ -89,9 +89,9 @@ void GraphRunner::wakeWaiters() {
   progress_.notify_all();
 }
 
-void GraphRunner::wait(const Done &done, const Poll &poll) {
+void GraphRunner::wait(const Done &done, const Poll &poll, bool soon) {
   wake();
-  if (spin(done, kSpinRounds))
+  if (spin(done, soon ? kSpinRounds : 0))
     return;
   std::unique_lock lock(mutex_);
   waiting_.push_back(&done);
@@ -117,12 +117,12 @@ void GraphRunner::wait(const Done &done, const Poll &poll) {
   }
 }
 
-void GraphRunner::waitFor(uint64_t ticket, const Poll &poll) {
-  wait([&] { return completedTicket() >= ticket; }, poll);
+void GraphRunner::waitFor(uint64_t ticket, const Poll &poll, bool soon) {
+  wait([&] { return completedTicket() >= ticket; }, poll, soon);
 }
 
 void GraphRunner::waitFor(Buffer &buffer, const Poll &poll) {
-  wait([&] { return buffer.state() != Buffer::State::Pending; }, poll);
+  wait([&] { return buffer.state() != Buffer::State::Pending; }, poll, true);
 }
 
 void GraphRunner::shutdown() {

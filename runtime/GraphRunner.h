@@ -29,8 +29,8 @@ public:
   void close(Run &run);
 
   /// Blocks until the run with `ticket`, and everything before it, has been executed. The run must be closed, or be closed by
-  /// another thread.
-  void waitFor(uint64_t ticket, const Poll &poll);
+  /// another thread. With `soon`, spins for a while before it sleeps.
+  void waitFor(uint64_t ticket, const Poll &poll, bool soon = true);
   /// Blocks until the buffer is no longer pending. Its instruction must have been published.
   void waitFor(Buffer &buffer, const Poll &poll);
   /// Blocks until nothing is queued.
@@ -66,7 +66,7 @@ private:
   void recordFailure(Run &run, uint32_t event, std::exception_ptr error);
   void wake();
   void wakeWaiters();
-  void wait(const Done &done, const Poll &poll);
+  void wait(const Done &done, const Poll &poll, bool soon);
 
   Host &host_;
   std::mutex mutex_;

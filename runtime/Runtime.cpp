@@ -48,7 +48,7 @@ void Runtime::wait(uint64_t ticket) {
     return;
   WaitTimer timer;
   BlockScope scope(blocking_.begin, blocking_.end);
-  runner_.waitFor(ticket, blocking_.poll);
+  runner_.waitFor(ticket, blocking_.poll, false);
 }
 
 void Runtime::waitLocked(uint64_t ticket) {

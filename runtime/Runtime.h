@@ -55,6 +55,7 @@ public:
   void setBlocking(Blocking blocking) { blocking_ = std::move(blocking); }
   /// Seconds that the calling thread has waited in `settle` and friends so far.
   static double waitedSeconds();
+  /// Gives the processor up at once: the graph has more than this to do.
   void wait(uint64_t ticket);
   /// The same while `lock()` is held: never asks for the interpreter's lock, whose owner may be waiting for `lock()`.
   void waitLocked(uint64_t ticket);
