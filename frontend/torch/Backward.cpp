@@ -1,5 +1,6 @@
 #include "frontend/torch/Backward.h"
 
+#include "frontend/torch/BackwardFeeds.h"
 #include "frontend/torch/Frontend.h"
 #include "frontend/torch/Promise.h"
 #include "frontend/torch/SpanParts.h"
@@ -40,6 +41,8 @@ struct BackwardSpan {
   std::vector<Source> sources;
   std::vector<bool> hadGrad; ///< by leaf
   std::vector<LeafEffect> effects;
+  BackwardFeeds feeds;
+  bool trial = false; ///< where its scalars come from is not certain yet
 };
 
 /// The graph is kept or released: two operators, since that is known before anything is compared.
@@ -140,12 +143,16 @@ bool recognise(Session &session, const Request &request, BackwardWalk &walk, std
   session.spansNext(&backwardOp(request.retainGraph), candidates);
   for (const runtime::SpanCandidate &candidate : candidates) {
     const auto &host = *static_cast<const BackwardSpan *>(candidate.span->host.get());
-    if (host.signature != walk.signature() || !sameGrads(walk, host))
+    if (host.trial || host.signature != walk.signature() || !sameGrads(walk, host))
+      continue;
+    std::vector<Scalar> scalars;
+    if (!host.feeds.empty() && !host.feeds.values(scalarsOf(walk.calls()), scalars))
       continue;
     OperandList operands = operandsOf(request, walk, host.sources);
     if (!operands.ok() || !session.enterSpan(candidate, operands.view()))
       continue;
     operands.markTouched(session.region());
+    host.feeds.apply(session.run().binding, scalars);
     Gradients gradients(session, *candidate.span);
     for (size_t i = 0; i < host.effects.size(); ++i)
       dropped.push_back(gradients.apply(walk.leaves()[i]->variable, host.effects[i]));
@@ -174,6 +181,7 @@ public:
     learning = true;
     host_->signature = walk.signature();
     host_->sources = allSources(request, walk);
+    scalars_ = scalarsOf(walk.calls());
     OperandList operands = operandsOf(request, walk, host_->sources);
     draft_ = std::make_unique<SpanDraft>(operands);
     for (AccumulateGrad *leaf : walk.leaves()) {
@@ -199,7 +207,7 @@ private:
     std::vector<bool> required; // a gradient that was absent has to be absent again
     for (const Source &source : host_->sources)
       required.push_back(source.kind == Source::Kind::LeafGrad);
-    if (hasScalarFeeds(range) || !draft_->complete(range, required))
+    if (!host_->feeds.learn(range, scalars_) || !draft_->complete(range, required))
       return false;
     for (size_t i = 0; i < variables_.size(); ++i)
       if (!effectOn(i, range))
@@ -209,6 +217,22 @@ private:
       sources.push_back(host_->sources[index]);
     host_->sources = std::move(sources);
     draft_->span->host = host_;
+    return compareWithEarlier(range);
+  }
+
+  /// The newest one of the same shape has gathered what the ones before it showed.
+  bool compareWithEarlier(const SpanRange &range) {
+    for (const auto &span : range.segment->spansAt(range.first)) {
+      if (span->call.event->op != draft_->span->call.event->op || span->count != range.count)
+        continue;
+      const auto &other = *static_cast<const BackwardSpan *>(span->host.get());
+      if (other.signature != host_->signature || other.hadGrad != host_->hadGrad)
+        continue;
+      if (!host_->feeds.narrow(other.feeds))
+        return false;
+      break;
+    }
+    host_->trial = !host_->feeds.believed();
     return true;
   }
 
@@ -237,6 +261,7 @@ private:
 
   Session &session_;
   runtime::SpanMark mark_;
+  CallScalars scalars_;
   std::unique_ptr<SpanDraft> draft_;
   std::shared_ptr<BackwardSpan> host_ = std::make_shared<BackwardSpan>();
   std::vector<at::Tensor> variables_;

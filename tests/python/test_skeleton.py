@@ -194,3 +194,70 @@ def test_numbers_are_updated_beside_a_span():
     for _ in range(25):
         for expected, actual in zip(eager(), step(), strict=True):
             assert torch.equal(expected, actual)
+
+
+SCALED = {
+    "times": lambda loss, i: loss * (1.0 + i),
+    "divided": lambda loss, i: loss / (2 + i % 3),
+    "twice": lambda loss, i: (loss * (0.5 + i)).sin() * max(0.5 + i, 3.5 - i),
+    "negative": lambda loss, i: (1.0 + 0.25 * i) - loss * -0.5 * i,
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_a_backward_takes_scalars_that_vary(name):
+    """What the loss is multiplied by reaches the backward too; two numbers that were equal at first are not confused."""
+
+    def run(wrap):
+        torch.manual_seed(9)
+        model = nn.Linear(4, 4)
+        x = torch.randn(3, 4)
+
+        @wrap
+        def step(i):
+            model.zero_grad()
+            loss = SCALED[name](model(x).square().mean(), i)
+            loss.backward()
+            return loss
+
+        return step, model
+
+    (eager, reference), (step, model) = run(lambda f: f), run(lambda f: terra.function(f, numerics="exact"))
+    for i in range(40):
+        if i == 30:
+            before = step.stats()
+        assert torch.equal(eager(i), step(i))
+        assert torch.equal(model.weight.grad, reference.weight.grad)
+    after = step.stats()
+    assert after["regions_coexecuted"] - before["regions_coexecuted"] == 10, step._session.divergences()
+    assert after["span_events"] - before["span_events"] == after["events"] - before["events"]
+
+
+def test_gradients_are_accumulated_with_varying_scalars():
+    """A loss is divided by a number of parts that varies, and the gradient may be given."""
+
+    def run(wrap):
+        torch.manual_seed(10)
+        model = nn.Linear(4, 4)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        x = torch.randn(3, 4)
+
+        @wrap
+        def step(n, seed):
+            optimizer.zero_grad()
+            for _ in range(2):
+                (model(x).square().mean() / n).backward()
+            model(x).backward(gradient=seed)
+            optimizer.step()
+            return model.weight.detach().clone()
+
+        return step
+
+    eager, step = run(lambda f: f), run(lambda f: terra.function(f, numerics="exact"))
+    for i in range(50):
+        if i == 40:
+            before = step.stats()
+        seed = torch.full((3, 4), 0.01 * i)
+        assert torch.equal(eager(2.0 + i % 4, seed), step(2.0 + i % 4, seed))
+    after = step.stats()
+    assert after["regions_coexecuted"] - before["regions_coexecuted"] == 10
