@@ -134,7 +134,7 @@ def test_a_schedule_does_not_leave_the_span(name):
 
 
 def test_numbers_of_the_state_are_true_in_between():
-    """The step count, NAdam's product and ASGD's averages are written at once, and believed when the program changes them."""
+    """Step counts, NAdam's product, ASGD's averages are written at once, and believed when the program changes them."""
 
     def run(wrap, make):
         torch.manual_seed(8)
