@@ -206,7 +206,7 @@ SCALED = {
 
 @pytest.mark.parametrize("name", SCALED)
 def test_a_backward_takes_scalars_that_vary(name):
-    """What the loss is multiplied by reaches the backward too; two numbers that were equal at first are not confused."""
+    """What the loss is multiplied by reaches the backward; two numbers that were equal at first are not confused."""
 
     def run(wrap):
         torch.manual_seed(9)
