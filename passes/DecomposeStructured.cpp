@@ -4,6 +4,8 @@
 
 #include "llvm/ADT/TypeSwitch.h"
 
+#include <limits>
+
 using namespace mlir;
 
 namespace terra::passes {
@@ -92,6 +94,14 @@ void expand(Math m, ir::SoftmaxOp op) {
   m.replace({m("div", {e, m.sum(e, dim)})});
 }
 
+void expand(Math m, ir::SafeSoftmaxOp op) {
+  SmallVector<int64_t> dim{int64_t(op.getDim())};
+  Value max = m.max(op.getInput(), dim);
+  Value e = m("exp", {m("sub", {op.getInput(), max})});
+  Value masked = m("eq", {max, m.number(-std::numeric_limits<double>::infinity())});
+  m.replace({m("where", {masked, m.number(0), m("div", {e, m.sum(e, dim)})})});
+}
+
 void expand(Math m, ir::LogSoftmaxOp op) {
   SmallVector<int64_t> dim{int64_t(op.getDim())};
   Value shifted = m("sub", {op.getInput(), m.max(op.getInput(), dim)});
@@ -177,9 +187,9 @@ void expand(Math m, ir::BatchNormBackwardOp op) {
 bool decomposeStructured(Operation *op) {
   bool known = true;
   llvm::TypeSwitch<Operation *>(op)
-      .Case<ir::MeanOp, ir::VarOp, ir::SoftmaxOp, ir::LogSoftmaxOp, ir::SoftmaxBackwardOp, ir::LogSoftmaxBackwardOp,
-            ir::LayerNormOp, ir::LayerNormBackwardOp, ir::BatchNormOp, ir::BatchNormBackwardOp>(
-          [](auto typed) { expand(Math(typed), typed); })
+      .Case<ir::MeanOp, ir::VarOp, ir::SoftmaxOp, ir::SafeSoftmaxOp, ir::LogSoftmaxOp, ir::SoftmaxBackwardOp,
+            ir::LogSoftmaxBackwardOp, ir::LayerNormOp, ir::LayerNormBackwardOp, ir::BatchNormOp,
+            ir::BatchNormBackwardOp>([](auto typed) { expand(Math(typed), typed); })
       .Default([&](Operation *) { known = false; });
   return known;
 }

@@ -274,6 +274,7 @@ ImportFn importerOf(StringRef op) {
       .Case(ir::MeanOp::getOperationName(), importReduction<ir::MeanOp>)
       .Case(ir::VarOp::getOperationName(), importVar)
       .Case(ir::SoftmaxOp::getOperationName(), importSoftmax<ir::SoftmaxOp>)
+      .Case(ir::SafeSoftmaxOp::getOperationName(), importSoftmax<ir::SafeSoftmaxOp>)
       .Case(ir::LogSoftmaxOp::getOperationName(), importSoftmax<ir::LogSoftmaxOp>)
       .Case(ir::SoftmaxBackwardOp::getOperationName(), importSoftmaxBackward<ir::SoftmaxBackwardOp>)
       .Case(ir::LogSoftmaxBackwardOp::getOperationName(), importSoftmaxBackward<ir::LogSoftmaxBackwardOp>)

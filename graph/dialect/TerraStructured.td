@@ -51,6 +51,8 @@ class Terra_SoftmaxBackwardLike<string mnemonic, list<string> aten> : Terra_Stru
   let results = (outs Terra_Tensor:$result);
 }
 def Terra_SoftmaxOp : Terra_SoftmaxLike<"softmax", ["aten::_softmax"]>;
+/// 0 where all elements are -inf.
+def Terra_SafeSoftmaxOp : Terra_SoftmaxLike<"safe_softmax", ["aten::_safe_softmax"]>;
 def Terra_LogSoftmaxOp : Terra_SoftmaxLike<"log_softmax", ["aten::_log_softmax"]>;
 def Terra_SoftmaxBackwardOp : Terra_SoftmaxBackwardLike<"softmax_backward", ["aten::_softmax_backward_data"]>;
 def Terra_LogSoftmaxBackwardOp : Terra_SoftmaxBackwardLike<"log_softmax_backward", ["aten::_log_softmax_backward_data"]>;
