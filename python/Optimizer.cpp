@@ -6,7 +6,6 @@
 #include "frontend/torch/Hook.h"
 #include "frontend/torch/OptimizerFormula.h"
 
-#include <tuple>
 #include <type_traits>
 
 namespace py = pybind11;
@@ -52,14 +51,9 @@ public:
 private:
   bool mayBeFused() const override { return true; }
   void beginGroup(PyObject *group) override {
-    options_.lr = rate(group);
-    std::tie(options_.beta1, options_.beta2) = betas(group);
-    options_.weightDecay = weightDecay();
-    options_.decoupled = flag(item(group, names().decoupled_weight_decay)) == 1;
+    options_ = adamOptions(group);
     amsgrad_ = flag(item(group, names().amsgrad)) == 1;
-    for (double value : {options_.beta1, options_.beta2, double(options_.decoupled), double(amsgrad_)})
-      option(value);
-    option(number(item(group, names().eps)));
+    option(amsgrad_);
     step_ = -1;
   }
 

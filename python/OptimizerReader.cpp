@@ -3,6 +3,7 @@
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <limits>
+#include <tuple>
 #include <unordered_map>
 
 namespace py = pybind11;
@@ -139,6 +140,15 @@ void Reader::readCommon(PyObject *group) {
   weightDecay_ = decay ? number(decay) : 0;
   for (double value : {double(isTrue(group, names().maximize)), double(foreach_), double(fused_), weightDecay_})
     option(value);
+}
+
+frontend::AdamOptions Reader::adamOptions(PyObject *group) {
+  frontend::AdamOptions options{.lr = rate(group), .weightDecay = weightDecay()};
+  std::tie(options.beta1, options.beta2) = betas(group);
+  options.decoupled = flag(item(group, names().decoupled_weight_decay)) == 1;
+  for (double value : {options.beta1, options.beta2, double(options.decoupled), number(item(group, names().eps))})
+    option(value);
+  return options;
 }
 
 PyObject *Reader::stateOf(PyObject *parameter) { return cacheOf(optimizer_).of(state_.ptr(), parameter, position_); }

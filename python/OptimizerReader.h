@@ -104,6 +104,8 @@ protected:
   frontend::Rate rate(PyObject *group);
   std::pair<double, double> betas(PyObject *group) { return pair(item(group, names().betas)); }
   static std::pair<double, double> pair(PyObject *tuple);
+  /// What Adam, NAdam and RAdam have in common: read, and added to the options.
+  frontend::AdamOptions adamOptions(PyObject *group);
   /// Adds a scalar that all parameters of the group share, once.
   void addCommon(double value);
   bool isForeach() const { return foreach_; }

@@ -8,7 +8,6 @@
 #include <cmath>
 #include <optional>
 #include <string_view>
-#include <tuple>
 
 namespace py = pybind11;
 
@@ -25,13 +24,8 @@ public:
 
 private:
   void beginGroup(PyObject *group) override {
-    options_.lr = rate(group);
-    std::tie(options_.beta1, options_.beta2) = betas(group);
-    options_.weightDecay = weightDecay();
-    options_.decoupled = flag(item(group, names().decoupled_weight_decay)) == 1;
+    options_ = adamOptions(group);
     momentumDecay_ = number(item(group, names().momentum_decay));
-    for (double value : {options_.beta1, options_.beta2, double(options_.decoupled), number(item(group, names().eps))})
-      option(value);
   }
 
   void addState(PyObject *parameter) override {
@@ -54,14 +48,7 @@ public:
   using Reader::Reader;
 
 private:
-  void beginGroup(PyObject *group) override {
-    options_.lr = rate(group);
-    std::tie(options_.beta1, options_.beta2) = betas(group);
-    options_.weightDecay = weightDecay();
-    options_.decoupled = flag(item(group, names().decoupled_weight_decay)) == 1;
-    for (double value : {options_.beta1, options_.beta2, double(options_.decoupled), number(item(group, names().eps))})
-      option(value);
-  }
+  void beginGroup(PyObject *group) override { options_ = adamOptions(group); }
 
   void addState(PyObject *parameter) override {
     PyObject *state = stateOf(parameter);

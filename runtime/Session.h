@@ -51,13 +51,12 @@ public:
   void leaveSpan(const Span &span);
   /// Between `enterSpan` and `leaveSpan`: memory of the caller's for an external slot that the call makes for itself.
   void lend(uint32_t slot, Buffer *buffer);
-  /// Where the walk is now, and what was recognised since then: nothing when the walk left the segment or the graph, or data was
-  /// looked at. `markSpan` and `mayLearnSpan` take the runtime's lock; the others need it held.
+  /// Where the walk is now. This and the two that follow take the runtime's lock; the others need it held.
   SpanMark markSpan() const;
-  std::optional<SpanRange> spanSince(const SpanMark &mark) const;
   /// False where calls have been watched in vain before.
   bool mayLearnSpan() const;
-  void refuseSpan(const SpanMark &mark);
+  /// Keeps `span` when `learn` completes it from what was recognised since the mark, or notes that the call was watched in vain.
+  void learnSpan(const SpanMark &mark, const std::shared_ptr<const Span> &span, const CompleteSpan &learn);
   /// Nothing when it was before the region or too long ago.
   std::optional<RunPlace> runAt(uint64_t sequence) const;
   bool coExecuting() const { return mode_ == Mode::CoExecuting; }
@@ -98,6 +97,7 @@ private:
   using Match = std::function<tracer::MatchResult(tracer::Binding &)>;
   bool startRun(const std::shared_ptr<CompiledSegment> &segment, const Match &match);
   void noteRunStart();
+  std::optional<SpanRange> spanSince(const SpanMark &mark) const;
   void holdBound();
   void publish();
   void closeRun();

@@ -111,8 +111,12 @@ bool Session::mayLearnSpan() const {
   return mark.segment && mark.segment->mayLearnSpan(mark.first);
 }
 
-void Session::refuseSpan(const SpanMark &mark) {
-  if (mark.segment)
+void Session::learnSpan(const SpanMark &mark, const std::shared_ptr<const Span> &span, const CompleteSpan &learn) {
+  std::lock_guard guard(runtime_.lock());
+  std::optional<SpanRange> range = spanSince(mark);
+  if (range && learn(*range))
+    range->segment->addSpan(span);
+  else if (mark.segment)
     mark.segment->refuseSpan(mark.first);
 }
 
@@ -134,6 +138,7 @@ SpanMark Session::markSpan() const {
   return mark;
 }
 
+/// Nothing when the walk left the segment or the graph, or data was looked at.
 std::optional<SpanRange> Session::spanSince(const SpanMark &mark) const {
   bool straight = mode_ == Mode::CoExecuting && run_ && !run_->compiled->gate() &&
                   mark.divergences == stats_.regionsDiverged && mark.gates == stats_.gates &&

@@ -8,6 +8,7 @@
 #include "graph/Segment.h"
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 namespace terra::runtime {
@@ -40,5 +41,8 @@ struct SpanRange {
   Run *run = nullptr;
   uint32_t first = 0, count = 0;
 };
+
+/// Completes a span from what was recognised. False when that is none.
+using CompleteSpan = std::function<bool(const SpanRange &)>;
 
 } // namespace terra::runtime

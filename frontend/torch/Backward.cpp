@@ -194,12 +194,7 @@ public:
   }
 
   void finish() {
-    std::lock_guard lock(runtimeInstance().lock());
-    std::optional<SpanRange> range = session_.spanSince(mark_);
-    if (range && learn(*range))
-      range->segment->addSpan(draft_->span);
-    else
-      session_.refuseSpan(mark_);
+    session_.learnSpan(mark_, draft_->span, [this](const SpanRange &range) { return learn(range); });
   }
 
 private:

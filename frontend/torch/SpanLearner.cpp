@@ -55,12 +55,7 @@ uint32_t SpanLearner::slotOf(const SpanRange &range, const c10::TensorImpl &impl
 }
 
 void SpanLearner::finish(const torch::jit::Stack &stack, size_t base) {
-  std::lock_guard lock(runtimeInstance().lock());
-  std::optional<SpanRange> range = session_.spanSince(mark_);
-  if (range && learn(*range, stack, base))
-    range->segment->addSpan(span_);
-  else
-    session_.refuseSpan(mark_);
+  session_.learnSpan(mark_, span_, [&](const SpanRange &range) { return learn(range, stack, base); });
 }
 
 bool SpanLearner::learn(const SpanRange &range, const torch::jit::Stack &stack, size_t base) {

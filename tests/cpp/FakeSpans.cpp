@@ -46,11 +46,7 @@ void SpanLearner::addUninitialised(const Tensor &tensor) {
 }
 
 void SpanLearner::finish(const std::vector<Tensor> &results) {
-  std::optional<SpanRange> range = session_.spanSince(mark_);
-  if (range && learn(*range, results))
-    range->segment->addSpan(span_);
-  else
-    session_.refuseSpan(mark_);
+  session_.learnSpan(mark_, span_, [&](const SpanRange &range) { return learn(range, results); });
 }
 
 bool SpanLearner::learn(const SpanRange &range, const std::vector<Tensor> &results) {

@@ -18,7 +18,7 @@ struct FakeSpan {
 /// Composites, and ops that make new tensors only.
 bool mayBeSpan(const FakeOp &op);
 
-/// Watches a call that goes its long way. All calls need the runtime's lock.
+/// Watches a call that goes its long way.
 class SpanLearner {
 public:
   SpanLearner(runtime::Session &session, const tracer::CallView &call, std::vector<Tensor> operands);
