@@ -37,7 +37,7 @@ bool sameArg(const graph::Event &event, const CallView &call, uint32_t index) {
     return arg.varies || sameScalar(arg.kind, arg.scalar, view.scalar);
   case ArgKind::IntList:
   case ArgKind::BoolList:
-    return std::equal(arg.ints.begin(), arg.ints.end(), view.ints, view.ints + view.count);
+    return sameInts<int64_t>(arg.ints, {view.ints, view.count});
   case ArgKind::DoubleList:
     return arg.doubles.size() == view.count &&
            (arg.varies || std::equal(arg.doubles.begin(), arg.doubles.end(), view.doubles, sameBits));
@@ -53,8 +53,7 @@ bool sameMeta(const TensorMeta &meta, const TensorView &view) {
   size_t rank = meta.rank();
   return meta.dtype == view.dtype && rank == view.rank && meta.device == view.device && meta.conj == view.conj &&
          meta.neg == view.neg && meta.requiresGrad == view.requiresGrad &&
-         std::equal(view.sizes, view.sizes + rank, meta.dims.data()) &&
-         std::equal(view.strides, view.strides + rank, meta.dims.data() + rank);
+         sameInts<int64_t>({view.sizes, rank}, meta.sizes()) && sameInts<int64_t>({view.strides, rank}, meta.strides());
 }
 
 } // namespace terra::tracer

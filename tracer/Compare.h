@@ -3,7 +3,19 @@
 
 #include "tracer/CallView.h"
 
+#include <span>
+
 namespace terra::tracer {
+
+/// A few integers (sizes, counts): a loop is cheaper than the call of memcmp that std::equal becomes.
+template <typename Integer> bool sameInts(std::span<const Integer> a, std::span<const Integer> b) {
+  if (a.size() != b.size())
+    return false;
+  for (size_t i = 0; i < a.size(); ++i)
+    if (a[i] != b[i])
+      return false;
+  return true;
+}
 
 /// Argument `index` of `call` is that of `event`, or one that varies.
 bool sameArg(const graph::Event &event, const CallView &call, uint32_t index);

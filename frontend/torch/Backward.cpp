@@ -269,7 +269,9 @@ BackwardOutcome beginBackward(const at::Tensor &root, const at::Tensor &gradient
   if (!session || learning || !session->coExecuting() || insideReal() || !plainThread() || !root.requires_grad())
     return {};
   Request request{root, gradient, retainGraph};
-  thread_local BackwardWalk walk;
+  thread_local const auto kept =
+      std::make_unique<BackwardWalk>(); // thread-local variables are cheap while they are small
+  BackwardWalk &walk = *kept;
   // A leaf holds its accumulator weakly.
   torch::autograd::Edge edge = torch::autograd::impl::gradient_edge(root);
   std::vector<at::Tensor> dropped; // outlives the lock

@@ -3,6 +3,7 @@
 #include <tsl/robin_map.h>
 
 #include <array>
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string_view>
@@ -198,6 +199,7 @@ std::string fullName(const c10::FunctionSchema &schema) {
 std::unique_ptr<OpEntry> makeEntry(const c10::OperatorHandle &handle) {
   auto entry = std::make_unique<OpEntry>(handle);
   const c10::FunctionSchema &schema = handle.schema();
+  entry->key = &schema;
   graph::Op &op = entry->op;
   op.name = fullName(schema);
   entry->builtin = op.name.starts_with("aten::");
@@ -230,15 +232,11 @@ std::unique_ptr<OpEntry> makeEntry(const c10::OperatorHandle &handle) {
 OpEntry &opEntry(const c10::OperatorHandle &handle) {
   // The schema lives as long as the operator; its address is the cheapest identity that all versions offer.
   const void *key = &handle.schema();
-  struct Last {
-    const void *key = nullptr;
-    OpEntry *entry = nullptr;
-  };
   constexpr size_t kCache = 256;
-  thread_local std::array<Last, kCache> cache;
-  Last &last = cache[(reinterpret_cast<uintptr_t>(key) >> 5) % kCache];
-  if (last.key == key && last.entry->builtin)
-    return *last.entry;
+  static constinit std::array<std::atomic<OpEntry *>, kCache> cache{};
+  std::atomic<OpEntry *> &last = cache[(reinterpret_cast<uintptr_t>(key) >> 5) % kCache];
+  if (OpEntry *entry = last.load(std::memory_order_acquire); entry && entry->key == key)
+    return *entry;
   static std::mutex mutex;
   static auto &table = *new tsl::robin_map<const void *, std::unique_ptr<OpEntry>>();
   std::lock_guard lock(mutex);
@@ -250,8 +248,10 @@ OpEntry &opEntry(const c10::OperatorHandle &handle) {
     it.value().release();
     it.value() = makeEntry(handle);
   }
-  last = {key, it->second.get()};
-  return *last.entry;
+  OpEntry &entry = *it->second;
+  if (entry.builtin)
+    last.store(&entry, std::memory_order_release);
+  return entry;
 }
 
 } // namespace terra::frontend

@@ -19,6 +19,7 @@ enum class Route : uint8_t {
 struct OpEntry {
   graph::Op op;
   c10::OperatorHandle handle;
+  const void *key = nullptr; ///< the schema's address
   Route route = Route::Event;
   uint32_t numArgs = 0;
   std::vector<bool> listArgs;     ///< the parameter is a list of (optional) tensors

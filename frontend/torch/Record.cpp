@@ -2,14 +2,17 @@
 
 #include "frontend/torch/Hook.h"
 #include "frontend/torch/Promise.h"
+#include "tracer/Compare.h"
+
+#include <memory>
 
 namespace terra::frontend {
 
 using torch::jit::Stack;
 
 Recording::Seen &Recording::seen() {
-  thread_local Seen seen;
-  return seen;
+  thread_local const auto seen = std::make_unique<Seen>(); // thread-local variables are cheap while they are small
+  return *seen;
 }
 
 Recording::Recording(runtime::Session &session, const OpEntry &entry, const CallBuilder &builder, bool gate)
@@ -65,16 +68,15 @@ bool Recording::resized() const {
   for (size_t i = 0; i < operands_.size(); ++i) {
     if (!event.inputs[i].written || !operands_[i])
       continue;
-    std::span<const int64_t> before = event.inputs[i].meta.sizes();
-    c10::IntArrayRef after = operands_[i]->sizes();
-    if (!std::equal(before.begin(), before.end(), after.begin(), after.end()))
+    c10::IntArrayRef sizes = operands_[i]->sizes();
+    if (!tracer::sameInts<int64_t>(event.inputs[i].meta.sizes(), {sizes.data(), sizes.size()}))
       return true;
   }
   return false;
 }
 
 bool Recording::asExpected() const {
-  if (!expected_ || expected_->gate != gate_ || expected_->resultCounts != seen().counts)
+  if (!expected_ || expected_->gate != gate_ || !tracer::sameInts<int32_t>(expected_->resultCounts, seen().counts))
     return false;
   auto *before = static_cast<const HostCall *>(expected_->host.get());
   return before && before->operandVersions == seen().call.operandVersions &&

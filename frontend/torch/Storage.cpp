@@ -5,6 +5,8 @@
 #include <ATen/ATen.h>
 #include <c10/core/CPUAllocator.h>
 
+#include <algorithm>
+#include <array>
 #include <mutex>
 
 namespace terra::frontend {
@@ -62,17 +64,25 @@ void install(c10::StorageImpl &storage, Buffer &buffer) {
 } // namespace
 
 DType toDType(c10::ScalarType type) {
-  for (auto [torchType, dtype] : kTypes)
-    if (torchType == type)
-      return dtype;
-  return DType::Other;
+  static constexpr auto kTable = [] {
+    std::array<DType, size_t(c10::ScalarType::NumOptions) + 1> table;
+    table.fill(DType::Other);
+    for (auto [torchType, dtype] : kTypes)
+      table[size_t(torchType)] = dtype;
+    return table;
+  }();
+  return kTable[std::min(size_t(type), kTable.size() - 1)];
 }
 
 c10::ScalarType toScalarType(DType dtype) {
-  for (auto [torchType, type] : kTypes)
-    if (type == dtype)
-      return torchType;
-  return c10::ScalarType::Undefined;
+  static constexpr auto kTable = [] {
+    std::array<c10::ScalarType, size_t(DType::Other) + 1> table;
+    table.fill(c10::ScalarType::Undefined);
+    for (auto [torchType, type] : kTypes)
+      table[size_t(type)] = torchType;
+    return table;
+  }();
+  return kTable[size_t(dtype)];
 }
 
 bool isPlain(const c10::TensorImpl &impl) {
