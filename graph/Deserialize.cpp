@@ -152,7 +152,7 @@ std::unique_ptr<Op> readOp(const Field &field) {
   op->flags = uint32_t(field["flags"].integer(0, std::numeric_limits<uint32_t>::max()));
   op->viewRule = viewRuleOf(op->name);
   for (const Field &param : field["params"].elements())
-    op->params.push_back({param["name"].string(), param.flag("written")});
+    op->params.push_back({param["name"].string(), param.flag("written"), domainOf(op->name, param["name"].string())});
   return op;
 }
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace terra::graph {
@@ -20,9 +21,26 @@ enum OpFlags : uint32_t {
 /// Views whose storage offset depends on an integer argument.
 enum class ViewRule : uint8_t { None, Select, Slice, AsStrided };
 
+/// Which scalars an operator takes. Others raise at once in eager, so a call with one is never promised.
+enum class Domain : uint8_t {
+  Any,
+  NotNegative,
+  Positive,
+  Probability,     ///< 0 to 1
+  NotZero,
+  Divisor,         ///< not zero where integers are divided
+  Exponent,        ///< not negative where integers are raised to it
+  AtMostNext,      ///< not above the argument that follows
+  AtLeastPrevious, ///< not below the argument before
+  BelowNext,
+  AbovePrevious,
+  Range            ///< a bound of `arange`, which decides how long the result is
+};
+
 struct OpParam {
   std::string name;
   bool written = false;      ///< the schema marks the argument `(a!)`
+  Domain domain = Domain::Any; ///< by `domainOf`
 };
 
 /// An operator and its schema. Identity is the address: the frontend keeps one object for each overload.
@@ -42,5 +60,9 @@ struct Op {
 };
 
 ViewRule viewRuleOf(const std::string &name);
+Domain domainOf(std::string_view op, std::string_view param);
+
+/// "aten::add_.Tensor" → "add": one rule serves the functional, in-place and out forms.
+std::string_view baseName(std::string_view name);
 
 } // namespace terra::graph

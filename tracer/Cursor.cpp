@@ -1,6 +1,7 @@
 #include "tracer/Cursor.h"
 
 #include "tracer/Compare.h"
+#include "tracer/Domain.h"
 #include "tracer/Rules.h"
 
 namespace terra::tracer {
@@ -75,6 +76,8 @@ MatchResult matchArgs(const graph::SegmentEvent &expected, const CallView &call,
     if (!sameArg(event, call, i))
       return {Mismatch::Argument, i};
     if (arg.varies) {
+      if (!inDomain(event, call, i))
+        return {Mismatch::Argument, i};
       feed(call.args[i], binding.scalars.data() + expected.scalarFeeds[i]);
       varies = true;
     }

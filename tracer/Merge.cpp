@@ -143,7 +143,10 @@ Cover cover(const Event &node, const Event &event) {
     if (a.meta.offset != b.meta.offset && !a.offsetVaries)
       result.varyingOffsets.push_back(i);
   }
-  result.possible = true;
+  // Operands that share memory in one of the two only: no cut between events helps there.
+  thread_local Bijection own;
+  own.clear();
+  result.possible = relateAll(node, event, own);
   return result;
 }
 

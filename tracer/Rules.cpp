@@ -11,16 +11,6 @@ using graph::ViewRule;
 
 namespace {
 
-/// "aten::add_.Tensor" → "add": one rule serves the functional, in-place and out forms.
-std::string_view baseName(std::string_view name) {
-  if (size_t colon = name.find("::"); colon != std::string_view::npos)
-    name.remove_prefix(colon + 2);
-  name = name.substr(0, name.find('.'));
-  if (name.ends_with('_'))
-    name.remove_suffix(1);
-  return name;
-}
-
 /// Ops whose Scalar, float and integer-scalar arguments change values only, never shapes, dtypes or aliasing.
 constexpr auto kElementwise = std::to_array<std::string_view>({"_foreach_add",
                                                                "_foreach_addcdiv",
@@ -41,6 +31,7 @@ constexpr auto kElementwise = std::to_array<std::string_view>({"_foreach_add",
                                                                "addmm",
                                                                "addmv",
                                                                "addr",
+                                                               "arange",
                                                                "baddbmm",
                                                                "bernoulli",
                                                                "celu",
@@ -61,9 +52,12 @@ constexpr auto kElementwise = std::to_array<std::string_view>({"_foreach_add",
                                                                "hardshrink",
                                                                "hardtanh",
                                                                "huber_loss",
+                                                               "index_fill",
                                                                "le",
                                                                "leaky_relu",
                                                                "lerp",
+                                                               "linspace",
+                                                               "logspace",
                                                                "lt",
                                                                "masked_fill",
                                                                "mul",
@@ -72,9 +66,11 @@ constexpr auto kElementwise = std::to_array<std::string_view>({"_foreach_add",
                                                                "new_full",
                                                                "normal",
                                                                "pow",
+                                                               "randint",
                                                                "remainder",
-                                                               "rsub",
                                                                "rrelu_with_noise",
+                                                               "rsub",
+                                                               "scatter",
                                                                "smooth_l1_loss",
                                                                "softplus",
                                                                "softshrink",
@@ -119,7 +115,7 @@ bool mayVary(const graph::Event &event, uint32_t index) {
   std::string_view name = event.name();
   if (!name.starts_with("aten::"))
     return false;
-  std::string_view base = baseName(name);
+  std::string_view base = graph::baseName(name);
   switch (event.args[index].kind) {
   case ArgKind::NumberInt:
   case ArgKind::NumberDouble:
@@ -137,8 +133,9 @@ bool mayVary(const graph::Event &event, uint32_t index) {
     if (std::find(kIndexedWrites.begin(), kIndexedWrites.end(), base) != kIndexedWrites.end())
       return param == "index" || param == "start" || param == "end";
     // Scalars that happen to be integers; sizes, dims and dtypes have other names.
-    constexpr auto scalars = std::to_array<std::string_view>(
-        {"alpha", "beta", "value", "other", "self", "exponent", "fill_value", "scalar", "weight", "min", "max"});
+    constexpr auto scalars =
+        std::to_array<std::string_view>({"alpha", "beta", "value", "other", "self", "exponent", "fill_value", "scalar",
+                                         "weight", "min", "max", "start", "end", "low", "high"});
     return std::find(kElementwise.begin(), kElementwise.end(), base) != kElementwise.end() &&
            std::find(scalars.begin(), scalars.end(), std::string_view(param)) != scalars.end();
   }

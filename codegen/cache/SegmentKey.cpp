@@ -69,7 +69,7 @@ void add(Hasher &h, const graph::Slot &slot) {
 }
 
 void add(Hasher &h, const graph::OpParam &param) {
-  const auto &[name, written] = param;
+  const auto &[name, written, domain] = param; // the domain follows from the names
   h.add(name);
   h.add(written);
 }

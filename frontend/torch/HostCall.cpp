@@ -3,6 +3,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <algorithm>
+#include <bit>
 
 namespace terra::frontend {
 
@@ -51,9 +52,22 @@ bool isDefaultGenerator(const c10::IValue &value) {
 }
 
 namespace {
+bool sameBits(double a, double b) { return std::bit_cast<uint64_t>(a) == std::bit_cast<uint64_t>(b); }
+
+/// Objects are compared by identity; what is boxed anew in every call, by value.
 bool same(const c10::IValue &a, const c10::IValue &b) {
   if (a.isDevice() && b.isDevice())
     return a.toDevice() == b.toDevice();
+  if (a.isComplexDouble() && b.isComplexDouble()) {
+    c10::complex<double> x = a.toComplexDouble(), y = b.toComplexDouble();
+    return sameBits(x.real(), y.real()) && sameBits(x.imag(), y.imag());
+  }
+  if (a.isDouble() && b.isDouble())
+    return sameBits(a.toDouble(), b.toDouble());
+  if (a.isList() && b.isList()) {
+    c10::ArrayRef<c10::IValue> x = a.toListRef(), y = b.toListRef();
+    return std::equal(x.begin(), x.end(), y.begin(), y.end(), same);
+  }
   return a.is(b);
 }
 } // namespace

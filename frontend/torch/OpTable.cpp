@@ -208,7 +208,7 @@ std::unique_ptr<OpEntry> makeEntry(const c10::OperatorHandle &handle) {
     bool written = (argument.alias_info() && argument.alias_info()->isWrite()) ||
                    writesSilently(baseName(op.name), argument.name());
     writes |= written;
-    op.params.push_back({argument.name(), written});
+    op.params.push_back({argument.name(), written, graph::domainOf(op.name, argument.name())});
     entry->listArgs.push_back(isTensorList(argument.type()));
     entry->generatorArgs.push_back(isGenerator(argument.type()));
   }

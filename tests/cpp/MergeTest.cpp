@@ -89,6 +89,14 @@ TEST_F(Merge, what_may_not_vary_is_another_path) {
   EXPECT_EQ(graph_[TraceGraph::kStart].next.size(), 2u);
 }
 
+TEST_F(Merge, operands_that_share_memory_are_another_path) {
+  Tensor a = tensor(), b = tensor();
+  region([&] { mul(a, b); });
+  EXPECT_EQ(region([&] { mul(a, a); }).newNodes, 1u) << "no cut between events makes one of them cover the other";
+  EXPECT_FALSE(region([&] { mul(b, b); }).changed);
+  EXPECT_FALSE(region([&] { mul(b, a); }).changed);
+}
+
 TEST_F(Merge, another_context_is_another_path) {
   auto program = [&] { mul(tensor(), tensor()); };
   region(program);
