@@ -7,6 +7,9 @@
 #include <new>
 #include <stdexcept>
 
+#if defined(__linux__)
+#include <sys/prctl.h>
+#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -37,9 +40,11 @@ template <typename Done> bool spin(const Done &done, int rounds) {
   return done();
 }
 constexpr int kSpinRounds = 600;
-/// A sleeping runner is woken when this many instructions wait for it, a run is closed, or somebody waits: waking costs the
-/// Python thread more than several events.
+/// A runner that sleeps for good is woken when this many instructions wait for it, a run is closed, or somebody waits: waking
+/// costs the Python thread more than several events.
 constexpr uint32_t kWakeBatch = 96;
+/// Before that it naps once, and looks by itself whether something has been published: only somebody who waits wakes it then.
+constexpr std::chrono::microseconds kNap(100);
 
 } // namespace
 
@@ -62,16 +67,16 @@ void GraphRunner::publish(Run &run, uint32_t count) {
   if (count - run.announced < kWakeBatch)
     return;
   run.announced = count;
-  wake();
+  wake(Sleep::Deep);
 }
 
 void GraphRunner::close(Run &run) {
   run.closed.store(true, std::memory_order_seq_cst);
-  wake();
+  wake(Sleep::Deep);
 }
 
-void GraphRunner::wake() {
-  if (!sleeping_.load(std::memory_order_seq_cst))
+void GraphRunner::wake(Sleep from) {
+  if (sleep_.load(std::memory_order_seq_cst) < from)
     return;
   std::lock_guard lock(mutex_);
   work_.notify_one();
@@ -90,7 +95,7 @@ void GraphRunner::wakeWaiters() {
 }
 
 void GraphRunner::wait(const Done &done, const Poll &poll, bool soon) {
-  wake();
+  wake(Sleep::Nap);
   if (spin(done, soon ? kSpinRounds : 0))
     return;
   std::unique_lock lock(mutex_);
@@ -145,23 +150,35 @@ void GraphRunner::forget() {
   new (&mutex_) std::mutex; // its owner may not exist here
 }
 
+/// `lock` is held while `ready` is asked.
+template <typename Ready> void GraphRunner::sleepUntil(const Ready &ready, std::unique_lock<std::mutex> &lock) {
+  auto fallAsleep = [&](Sleep depth) { // whoever makes `ready` true after this sees how deep the sleep is
+    sleep_.store(depth, std::memory_order_seq_cst);
+    return !ready();
+  };
+  if (fallAsleep(Sleep::Nap))
+    work_.wait_for(lock, kNap);
+  while (fallAsleep(Sleep::Deep))
+    work_.wait(lock);
+  sleep_.store(Sleep::Awake, std::memory_order_seq_cst);
+}
+
 std::shared_ptr<Run> GraphRunner::nextRun() {
   auto available = [this] { return completedTicket() < lastTicket(); };
   spin(available, kSpinRounds);
   std::unique_lock lock(mutex_);
-  while (queue_.empty()) {
-    if (stop_)
-      return nullptr;
-    sleeping_.store(true, std::memory_order_seq_cst);
-    work_.wait(lock);
-    sleeping_.store(false, std::memory_order_seq_cst);
-  }
+  sleepUntil([this] { return stop_ || !queue_.empty(); }, lock);
+  if (queue_.empty())
+    return nullptr;
   std::shared_ptr<Run> run = std::move(queue_.front());
   queue_.pop_front();
   return run;
 }
 
 void GraphRunner::loop() {
+#if defined(__linux__)
+  prctl(PR_SET_TIMERSLACK, 1000); // ns: naps end when they should
+#endif
   while (std::shared_ptr<Run> run = nextRun()) {
     execute(*run);
     finish(*run);
@@ -175,10 +192,7 @@ bool GraphRunner::awaitWork(Run &run, uint32_t done) {
   };
   if (!spin(ready, kSpinRounds)) {
     std::unique_lock lock(mutex_);
-    sleeping_.store(true, std::memory_order_seq_cst);
-    while (!ready())
-      work_.wait(lock);
-    sleeping_.store(false, std::memory_order_seq_cst);
+    sleepUntil(ready, lock);
   }
   return run.published.load(std::memory_order_seq_cst) > done;
 }

@@ -53,6 +53,11 @@ public:
 
 private:
   using Done = std::function<bool()>;
+  enum class Sleep : uint8_t {
+    Awake,
+    Nap, ///< wakes by itself soon
+    Deep
+  };
 
   void loop();
   std::shared_ptr<Run> nextRun();
@@ -64,7 +69,9 @@ private:
   void runExterns(Run &run, const std::vector<uint32_t> &events);
   void finish(Run &run);
   void recordFailure(Run &run, uint32_t event, std::exception_ptr error);
-  void wake();
+  /// Wakes the runner if it sleeps that deeply, or more.
+  void wake(Sleep from);
+  template <typename Ready> void sleepUntil(const Ready &ready, std::unique_lock<std::mutex> &lock);
   void wakeWaiters();
   void wait(const Done &done, const Poll &poll, bool soon);
 
@@ -74,9 +81,9 @@ private:
   std::deque<std::shared_ptr<Run>> queue_;
   std::atomic<uint64_t> submitted_{0}, completed_{0}, busyNanos_{0}, queuedEvents_{0};
   std::atomic<uint64_t> failedTicket_{0};
-  std::atomic<bool> sleeping_{false};
+  std::atomic<Sleep> sleep_{Sleep::Awake};
   std::vector<const Done *> waiting_; ///< what the threads that sleep wait for
-  std::atomic<int> waiters_{0};       ///< how many those are
+  std::atomic<int> waiters_{0}; ///< how many those are
   bool stop_ = false;
   std::vector<void *> args_; ///< of the kernel being called (runner thread)
   std::vector<char> scratch_;

@@ -44,15 +44,14 @@ bool Session::enter() {
     failure->deliver();
   if (!runtime_.activate(this))
     return false;
-  uint64_t before = runtime_.runner().lastTicket();
+  GraphRunner &runner = runtime_.runner();
   try {
-    runtime_.wait(previousRegion_); // one region ahead at most
+    runtime_.wait(ahead_.enter(runner.lastTicket(), runner.completedTicket(), runner.busySeconds()));
   } catch (...) {
     runtime_.deactivate();
     throw;
   }
   std::lock_guard guard(runtime_.lock());
-  previousRegion_ = before;
   region_ = runtime_.newEpoch();
   failure_ = std::make_shared<Failure>();
   runtime_.keepFailure(failure_);

@@ -1,6 +1,7 @@
 // One decorated function: what it has learned, and what it is doing now.
 #pragma once
 
+#include "runtime/RunAhead.h"
 #include "runtime/Runtime.h"
 #include "runtime/SessionTypes.h"
 #include "tracer/Merge.h"
@@ -136,7 +137,7 @@ private:
   std::string mismatchText_;
   std::shared_ptr<Failure> failure_;
   uint64_t region_ = 0;
-  uint64_t previousRegion_ = 0; ///< last ticket of the region before
+  RunAhead ahead_;
   uint64_t regionEvents_ = 0, runsStarted_ = 0;
   std::deque<RunStart> runStarts_; ///< of this region, the last ones
   double enteredAt_ = 0, waitedAtEnter_ = 0;

@@ -74,8 +74,9 @@ bool Trial::runRegion(int iteration) {
   if (!session_.enter())
     throw std::logic_error("a region is active already");
   ticketsAtEntry_.push_back(runtime_.runner().lastTicket());
-  if (size_t n = ticketsAtEntry_.size(); n >= 3 && runtime_.runner().completedTicket() < ticketsAtEntry_[n - 2])
-    throw std::logic_error("Python is more than one region ahead");
+  if (size_t n = ticketsAtEntry_.size(), most = runtime::RunAhead::kMaxRegions;
+      n > most && runtime_.runner().completedTicket() < ticketsAtEntry_[n - 1 - most])
+    throw std::logic_error("Python is too many regions ahead");
   if (other_)
     machine_.handOver = [this, iteration](Tensor tensor, size_t index) {
       other_->read(std::move(tensor), iteration, index);
