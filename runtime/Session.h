@@ -136,9 +136,8 @@ private:
   tracer::MatchResult mismatch_;
   std::string mismatchText_;
   std::shared_ptr<Failure> failure_;
-  uint64_t region_ = 0;
   RunAhead ahead_;
-  uint64_t regionEvents_ = 0, runsStarted_ = 0;
+  uint64_t region_ = 0, regionEvents_ = 0, runsStarted_ = 0;
   std::deque<RunStart> runStarts_; ///< of this region, the last ones
   double enteredAt_ = 0, waitedAtEnter_ = 0;
   uint32_t fruitless_ = 0; ///< recordings in a row

@@ -47,6 +47,23 @@ def changing_probability(x, i):
 
 
 @body
+def masks_of_many_sizes(x, i):
+    """The generator's outputs come in blocks of 624; a mask takes two an element and may begin at an odd one."""
+    torch.rand(7)
+    masks = [
+        torch.empty(n).bernoulli_(p) for n, p in ((0, 0.5), (1, 0.1), (311, 0.9), (312, 1.0), (5000, 1e-4), (77, 0.0))
+    ]
+    strange = [
+        torch.empty(9, 5, dtype=torch.float64).bernoulli_(0.3),
+        torch.empty(33, dtype=torch.bfloat16).bernoulli_(0.7),
+        torch.empty(6, 7).t().bernoulli_(0.5),
+        torch.zeros(40)[3::2].bernoulli_(0.25),
+        torch.empty(8).bernoulli_(0.5, generator=torch.Generator().manual_seed(i)),
+    ]
+    return (*masks, *strange, torch.rand(3))
+
+
+@body
 def seed_inside_the_region(x, i):
     torch.manual_seed(i // 2)
     a = torch.rand(3)
