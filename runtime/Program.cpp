@@ -27,14 +27,14 @@ CompiledSegment::CompiledSegment(std::vector<NodeId> nodes, graph::Segment segme
                         [](const graph::SegmentEvent &e) { return e.event->op && e.event->op->has(graph::kOpRandom); });
   executable_ = codegen::interpretOnly(segment_);
   spans_.resize(segment_.events.size());
-  attempts_.resize(segment_.events.size(), 0);
+  attempts_.resize(segment_.events.size());
 }
 
 void CompiledSegment::addSpan(std::shared_ptr<const Span> span) {
   constexpr size_t kAlternatives = 4;
   constexpr uint32_t kMaxRelearned = 8;
   auto &spans = spans_[span->first];
-  ++attempts_[span->first];
+  ++attempts_[span->first].failed;
   spans.insert(spans.begin(), std::move(span));
   if (spans.size() > kAlternatives)
     spans.pop_back();

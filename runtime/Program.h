@@ -48,8 +48,12 @@ public:
   /// hides die otherwise than those that Python holds.
   void addSpan(std::shared_ptr<const Span> span);
   /// A few attempts to learn a span at an event are enough.
-  bool mayLearnSpan(uint32_t event) const { return event < attempts_.size() && attempts_[event] < 6; }
-  void refuseSpan(uint32_t event) { attempts_[event] += 2; }
+  bool mayLearnSpan(uint32_t event) const {
+    return event < attempts_.size() && attempts_[event].failed < 6 && attempts_[event].empty < 12;
+  }
+  void refuseSpan(uint32_t event) { attempts_[event].failed += 2; }
+  /// A call before the event caused none.
+  void noteEmptySpan(uint32_t event) { ++attempts_[event].empty; }
 
   /// How many regions had been co-executed when the last one came through here.
   uint64_t lastRegion = 0;
@@ -68,7 +72,10 @@ private:
   graph::Deaths deaths_;
   uint32_t walks_ = 0, recompilations_ = 0, relearned_ = 0;
   std::vector<std::vector<std::shared_ptr<const Span>>> spans_; ///< by first event
-  std::vector<uint8_t> attempts_;
+  struct Attempts {
+    uint8_t failed = 0, empty = 0;
+  };
+  std::vector<Attempts> attempts_;
   uint64_t totalWalks_ = 0;
 };
 

@@ -27,9 +27,9 @@ void fallThrough(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack 
   op.redispatchBoxed(belowAbove(keys), stack);
 }
 
-/// Operators whose calls may be spans: of PyTorch itself, with tensors in and new tensors out.
+/// Operators whose calls may be spans: of PyTorch itself, with tensors in and new tensors or views out.
 bool eligible(const OpEntry &entry) {
-  if (entry.route != Route::Event || !entry.builtin || entry.op.has(graph::kOpGate) || entry.op.has(graph::kOpViewOnly))
+  if (entry.route != Route::Event || !entry.builtin || entry.op.has(graph::kOpGate))
     return false;
   for (const c10::Argument &argument : entry.handle.schema().arguments())
     if (argument.alias_info() && argument.alias_info()->isWrite())
@@ -74,7 +74,7 @@ public:
     for (const auto &[slot, buffer] : host_.constants)
       session_.lend(slot, buffer->get());
     for (uint32_t i = 0; i < event_.results.size(); ++i)
-      results_.push_back(promiser_.make(i));
+      results_.push_back(make(i));
     if (host_.differentiable)
       attachNode();
     pushResults(event_, results_, builder_.view().numArgs, stack);
@@ -83,6 +83,29 @@ public:
 private:
   static at::Tensor tensorOf(c10::TensorImpl *impl) {
     return at::Tensor(c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(impl));
+  }
+
+  at::Tensor make(uint32_t index) {
+    const ViewHistory *view = host_.views.of(index);
+    if (!view)
+      return promiser_.make(index);
+    if (view->kind != ViewHistory::Kind::OfHidden)
+      return CallViews::attach(*view, tensorOf(builder_.impl(view->of)), promiser_.make(index));
+    const at::Tensor &base = hiddenBase(view->of, span_.call.results[index].slot);
+    const TensorMeta &meta = event_.results[index].meta;
+    return CallViews::attach(*view, base, makeView(*base.unsafeGetTensorImpl(), meta, meta.offset));
+  }
+
+  const at::Tensor &hiddenBase(uint32_t index, uint32_t slot) {
+    const HiddenBase &hidden = host_.views.hidden[index];
+    hidden_.resize(host_.views.hidden.size());
+    at::Tensor &base = hidden_[index];
+    if (!base.defined()) {
+      base = makeTensor(promiser_.storageOf(slot), hidden.meta, hidden.meta.offset);
+      if (hidden.version)
+        base.unsafeGetTensorImpl()->set_version_counter(c10::VariableVersion(hidden.version));
+    }
+    return base;
   }
 
   void attachNode() {
@@ -102,7 +125,15 @@ private:
         node->scalars.push_back(session_.run().binding.scalars[span_.call.scalarFeeds[i]]);
     for (uint32_t i = 0; i < results_.size(); ++i)
       if (host_.resultRequiresGrad[i])
-        torch::autograd::impl::set_gradient_edge(results_[i], {node, i});
+        giveHistory(i, node);
+  }
+
+  void giveHistory(uint32_t index, const NodePtr &node) {
+    if (!host_.behindBases())
+      return torch::autograd::impl::set_gradient_edge(results_[index], {node, index});
+    uint32_t base = host_.views.of(index)->of;
+    torch::autograd::impl::set_gradient_edge(hidden_[base], {node, base});
+    CallViews::link(results_[index], hidden_[base], {node, base});
   }
 
   SavedStorage save(const Kept &kept) {
@@ -129,6 +160,7 @@ private:
   const CallSpan &host_;
   Promiser promiser_;
   c10::SmallVector<at::Tensor, 4> results_;
+  c10::SmallVector<at::Tensor, 1> hidden_; ///< bases of results
 };
 
 bool recognise(Session &session, CallBuilder &builder, Stack *stack) {

@@ -158,27 +158,51 @@ void CallNode::materialize() {
     for (uint32_t i = 0; i < steps; ++i)
       tensor.unsafeGetTensorImpl()->bump_version();
   replayedUntil_ = at::sequence_number::peek();
+  markModified(results);
   edge_list edges;
-  for (uint32_t i = 0; i < results.size(); ++i) {
-    bool differentiable = host.resultRequiresGrad[i] && results[i].requires_grad();
-    edges.push_back(differentiable ? torch::autograd::impl::gradient_edge(results[i]) : torch::autograd::Edge());
-    if (results[i].defined())
-      add_input_metadata(results[i]);
+  auto pass = [&](const at::Tensor &result, bool history) {
+    bool differentiable = history && result.requires_grad();
+    edges.push_back(differentiable ? torch::autograd::impl::gradient_edge(result) : torch::autograd::Edge());
+    if (result.defined())
+      add_input_metadata(result);
     else
       add_input_metadata(undefined_input());
-  }
+  };
+  for (uint32_t i = 0; i < results.size() && !host.behindBases(); ++i)
+    pass(results[i], host.resultRequiresGrad[i]);
+  for (uint32_t i = 0; i < host.views.hidden.size() && host.behindBases(); ++i)
+    pass(at::Tensor(results[*host.views.resultOn(i)]._base()), true);
   operandEdges_ = std::exchange(next_edges(), std::move(edges));
   materialized_ = true;
 }
 
+/// Results that were saved and written since: the engine has to see it.
+void CallNode::markModified(const std::vector<at::Tensor> &results) const {
+  for (size_t i = 0; i < saved.size(); ++i) {
+    const Kept &kept = host().kept[i];
+    if (kept.kind != Kept::Kind::Made || kept.result == kNever || !saved[i].counter.enabled())
+      continue;
+    for (uint32_t version = saved[i].version; version < saved[i].counter.current_version(); ++version)
+      results[kept.result].unsafeGetTensorImpl()->bump_version();
+  }
+}
+
 void CallNode::describeInputs() {
   const graph::Event &event = *span_->call.event;
-  for (uint32_t i = num_inputs(); i < event.results.size(); ++i) {
-    if (host().resultRequiresGrad[i])
-      add_input_metadata(makeTensor(placeholder(), event.results[i].meta, event.results[i].meta.offset));
+  auto describe = [&](const TensorMeta &meta, bool history) {
+    if (history)
+      add_input_metadata(makeTensor(placeholder(), meta, meta.offset));
     else
       add_input_metadata(undefined_input());
-  }
+  };
+  if (num_inputs() > 0)
+    return;
+  if (host().behindBases())
+    for (const HiddenBase &base : host().views.hidden)
+      describe(base.meta, true);
+  else
+    for (uint32_t i = 0; i < event.results.size(); ++i)
+      describe(event.results[i].meta, host().resultRequiresGrad[i]);
 }
 
 namespace {
@@ -258,7 +282,9 @@ bool deriveKept(const runtime::CompiledSegment &segment, const runtime::Span &sp
       if (host.resultRequiresGrad[i]) {
         if (!results[i].grad_fn())
           return false;
-        nodes.push_back(results[i].grad_fn());
+        if (host.behindBases() && !(results[i].is_view() && results[i]._base().grad_fn()))
+          return false;
+        nodes.push_back(host.behindBases() ? results[i]._base().grad_fn() : results[i].grad_fn());
       }
   }
   host.name = nodes.front()->name();

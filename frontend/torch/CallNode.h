@@ -7,7 +7,7 @@
 #pragma once
 
 #include "frontend/torch/Compat.h"
-#include "frontend/torch/HostCall.h"
+#include "frontend/torch/ViewHistory.h"
 #include "runtime/BufferRef.h"
 #include "runtime/Program.h"
 
@@ -35,7 +35,10 @@ struct CallSpan {
   /// External slots that are numbers made by the call from nothing (`scalar_tensor`): always the same ones.
   std::vector<std::pair<uint32_t, std::shared_ptr<runtime::BufferRef>>> constants;
   bool differentiable = false; ///< some result requires a gradient
-  std::vector<bool> resultRequiresGrad;
+  std::vector<bool> resultRequiresGrad; ///< has a history
+  CallViews views;
+  /// The node's outputs are the hidden bases, and not the results.
+  bool behindBases() const { return !views.hidden.empty() && views.hidden.front().history; }
   std::vector<Kept> kept;
   std::string name; ///< of eager's node of the first result
 };
@@ -70,7 +73,7 @@ public:
   /// Autograd's nodes with smaller sequence numbers do not know eager's nodes of this call, unless they are among them.
   uint64_t replayedUntil() const { return replayedUntil_; }
 
-  /// Eager's node of result `index`, after `materialize`.
+  /// Eager's node of result `index` (`CallSpan::behindBases`: of a hidden base), after `materialize`.
   const NodePtr &eagerNode(uint32_t index) const { return next_edge(index).function; }
 
   /// Makes eager's nodes behind this one. Does nothing the second time, or after they have been released.
@@ -82,6 +85,7 @@ public:
 
 private:
   void describeInputs();
+  void markModified(const std::vector<at::Tensor> &results) const;
 
   std::shared_ptr<runtime::CompiledSegment> segment_;
   std::shared_ptr<const runtime::Span> span_;

@@ -3,7 +3,6 @@
 #include "frontend/torch/Frontend.h"
 #include "frontend/torch/Promise.h"
 #include "frontend/torch/SpanParts.h"
-#include "tracer/Recorder.h"
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/variable.h>
@@ -124,37 +123,51 @@ bool SpanLearner::bindResults(const SpanRange &range, const torch::jit::Stack &s
   if (!viewResults(stack, base, operands_, event_->resultCounts, views))
     return false;
   noteResultVersions(stack, base, *host_->call);
-  for (const tracer::ResultView &view : views) {
-    graph::Result result;
-    graph::SlotRef ref;
-    if (auto *buffer = static_cast<Buffer *>(view.tensor.storage)) {
-      bool lent = std::any_of(host_->lent.begin(), host_->lent.end(), [&](auto &l) { return l.first == buffer->slot; });
-      bool own = buffer->epoch == range.run->binding.epoch && (lent || madeIn(range, buffer->slot));
-      if (view.sameAs >= 0 || !own)
-        return false; // an operand or a view of one
-      ref.slot = buffer->slot;
-      result.meta = tracer::Recorder::metaOf(view.tensor);
-      result.alias = Alias::Fresh;
-      result.storageBytes = view.storageBytes;
-    }
-    event_->results.push_back(result);
-    span_->call.results.push_back(ref);
-  }
-  bool isView = false; ///< of memory that nobody else sees, but the program can ask
-  auto note = [&](const at::Tensor &tensor) {
-    isView |= tensor.defined() && tensor.is_view();
-    bool history = tensor.defined() && tensor.requires_grad();
-    host_->resultRequiresGrad.push_back(history);
-    host_->differentiable |= history;
-  };
+  std::vector<at::Tensor> tensors;
   for (size_t i = base; i < stack.size(); ++i) {
     if (stack[i].isTensor())
-      note(stack[i].toTensor());
+      tensors.push_back(stack[i].toTensor());
     else
       for (const c10::IValue &element : stack[i].toListRef())
-        note(element.toTensor());
+        tensors.push_back(element.toTensor());
   }
-  return !isView;
+  const std::vector<int32_t> &inner = range.segment->segment().events[range.first].event->resultCounts;
+  ViewReader reader(operands_, entry_, range.count == 1 && !inner.empty() && inner.front() >= 0);
+  for (size_t i = 0; i < views.size(); ++i)
+    if (!bindResult(range, views[i], tensors[i], reader))
+      return false;
+  if (!reader.nodesFit(tensors))
+    return false;
+  host_->views = std::move(reader.views);
+  return true;
+}
+
+bool SpanLearner::bindResult(const SpanRange &range, const tracer::ResultView &view, const at::Tensor &tensor,
+                             ViewReader &reader) {
+  graph::Result &result = event_->results.emplace_back();
+  graph::SlotRef &ref = span_->call.results.emplace_back();
+  bool history = tensor.defined() && tensor.requires_grad() && tensor.grad_fn();
+  host_->resultRequiresGrad.push_back(history);
+  host_->differentiable |= history;
+  auto *buffer = static_cast<Buffer *>(view.tensor.storage);
+  if (!buffer)
+    return reader.addOwn(tensor);
+  ref.slot = buffer->slot;
+  result.meta = tracer::Recorder::metaOf(view.tensor);
+  bool lent = std::any_of(host_->lent.begin(), host_->lent.end(), [&](auto &l) { return l.first == buffer->slot; });
+  if (view.sameAs >= 0 || buffer->epoch != range.run->binding.epoch)
+    return false;
+  if (lent || madeIn(range, buffer->slot)) {
+    result.alias = Alias::Fresh;
+    result.storageBytes = view.storageBytes;
+    return (history || !tensor.requires_grad()) && reader.addOwn(tensor);
+  }
+  std::optional<uint32_t> operand = reader.addShared(tensor);
+  if (!operand)
+    return false;
+  result.alias = Alias::View;
+  result.aliasOf = *operand;
+  return true;
 }
 
 /// Everything that the events touch comes from the call's operands or is made inside.

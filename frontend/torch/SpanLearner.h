@@ -4,6 +4,7 @@
 #include "frontend/torch/CallBuilder.h"
 #include "frontend/torch/CallNode.h"
 #include "runtime/BufferRef.h"
+#include "tracer/Recorder.h"
 
 namespace terra::frontend {
 
@@ -27,6 +28,8 @@ private:
   bool bindOperands(const runtime::SpanRange &range);
   bool bindFeeds(const runtime::SpanRange &range);
   bool bindResults(const runtime::SpanRange &range, const torch::jit::Stack &stack, size_t base);
+  bool bindResult(const runtime::SpanRange &range, const tracer::ResultView &view, const at::Tensor &tensor,
+                  ViewReader &reader);
   bool closed(const runtime::SpanRange &range) const;
   uint32_t slotOf(const runtime::SpanRange &range, const c10::TensorImpl &impl) const;
 

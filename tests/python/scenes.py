@@ -25,6 +25,10 @@ class Scene:
         self.on_h = None  # called with `h` in the middle of the forward
         self.update = True  # whether the step ends with optimizer.step()
 
+    @staticmethod
+    def network():
+        return nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.GELU(), nn.Dropout(0.2), nn.Linear(16, 5))
+
     def zero_grad(self, set_to_none=True):
         self.optimizer.zero_grad(set_to_none=set_to_none)
 
@@ -48,28 +52,24 @@ class Scene:
             yield
 
 
-def network():
-    return nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.GELU(), nn.Dropout(0.2), nn.Linear(16, 5))
-
-
 def plain(s):
     s.zero_grad()
     yield
     s.loss.backward()
 
 
-def playing(act, turns, unusual):
+def playing(act, turns, unusual, scene=Scene):
     """A program whose step plays `act` in the turns for which `unusual(i)`, else a plain step."""
 
     def program(t):
-        net = network()
+        net = scene.network()
         net.spare = nn.Linear(3, 2)  # its gradients stay None
         optimizer = torch.optim.SGD([p for n, p in net.named_parameters() if "spare" not in n], lr=0.1, momentum=0.9)
         t.watch(net=net, optimizer=optimizer)
 
         @t.function
         def step(x, y, i):
-            s = Scene(t, net, optimizer, x, y, i)
+            s = scene(t, net, optimizer, x, y, i)
             playing = (act if unusual(i) else plain)(s)
             next(playing)
             s.forward()
@@ -104,7 +104,7 @@ def cases(acts, broken=None):
     ]
 
 
-def play(act, when, numerics, **options):
+def play(act, when, numerics, scene=Scene, **options):
     # A step that ends with an exception each time need not be learned.
     learned = when is SOMETIMES or "raise" not in act.__name__
-    check(playing(act, 7 if when is ALWAYS else 12, when), numerics, coexecutes=learned, **options)
+    check(playing(act, 7 if when is ALWAYS else 12, when, scene), numerics, coexecutes=learned, **options)

@@ -89,6 +89,53 @@ def test_a_steady_step_is_a_handful_of_spans(name):
                 assert actual[key]._version == value._version, key
 
 
+class Attention(nn.Module):
+    """Most of its calls make views, or results that are views of what nobody sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).split(8, dim=2)
+        q, k, v = (a.view(2, 3, 2, 4).transpose(1, 2) for a in (q, k, v))
+        a = (q @ k.mT).softmax(-1) @ v
+        return self.out(a.transpose(1, 2).reshape(2, 3, 8))[:, -1].flatten()
+
+
+def test_views_are_spans():
+    """No call of an attention is matched below autograd, and its backward is one event."""
+
+    def run(wrap):
+        torch.manual_seed(7)
+        model = Attention()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        x = torch.randn(2, 3, 8)
+
+        @wrap
+        def step():
+            optimizer.zero_grad()
+            loss = model(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        return step, model
+
+    (eager, reference), (step, model) = run(lambda f: f), run(lambda f: terra.function(f, numerics="exact"))
+    for i in range(30):
+        if i == 20:
+            before = step.stats()
+        assert torch.equal(eager(), step())
+    after = step.stats()
+    counts = {key: (after[key] - before[key]) / 10 for key in ("spans", "span_events", "events")}
+    assert counts["span_events"] == counts["events"], counts
+    # linear, split; three times view and transpose; mT, matmul, softmax, matmul; transpose, reshape, linear, select,
+    # flatten; square, mean, backward, optimizer, detach
+    assert counts["spans"] == 2 + 6 + 4 + 5 + 5, counts
+    assert torch.equal(model.qkv.weight, reference.qkv.weight)
+
+
 SCHEDULED = {
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.1),
     "adam_fused": lambda p: torch.optim.Adam(p, lr=0.1, fused=True),
