@@ -99,7 +99,6 @@ private:
   bool startRun(const std::shared_ptr<CompiledSegment> &segment, const Match &match);
   void noteRunStart();
   std::optional<SpanRange> spanSince(const SpanMark &mark) const;
-  bool nothingSince(const SpanMark &mark) const;
   void holdBound();
   void publish();
   void closeRun();

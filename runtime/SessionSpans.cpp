@@ -113,10 +113,15 @@ bool Session::mayLearnSpan() const {
 
 void Session::learnSpan(const SpanMark &mark, const std::shared_ptr<const Span> &span, const CompleteSpan &learn) {
   std::lock_guard guard(runtime_.lock());
+  auto nothingSince = [&] {
+    bool inside = run_ && !run_->recognisedAll;
+    return mode_ == Mode::CoExecuting && mark.divergences == stats_.regionsDiverged && mark.gates == stats_.gates &&
+           mark.runs == runsStarted_ && mark.inside == inside && (!inside || position_ + 1 == mark.first);
+  };
   std::optional<SpanRange> range = spanSince(mark);
   if (range && learn(*range))
     range->segment->addSpan(span);
-  else if (mark.segment && nothingSince(mark))
+  else if (mark.segment && nothingSince())
     mark.segment->noteEmptySpan(mark.first);
   else if (mark.segment)
     mark.segment->refuseSpan(mark.first);
@@ -138,12 +143,6 @@ SpanMark Session::markSpan() const {
   mark.gates = stats_.gates;
   mark.divergences = stats_.regionsDiverged;
   return mark;
-}
-
-bool Session::nothingSince(const SpanMark &mark) const {
-  bool inside = run_ && !run_->recognisedAll;
-  return mode_ == Mode::CoExecuting && mark.divergences == stats_.regionsDiverged && mark.gates == stats_.gates &&
-         mark.runs == runsStarted_ && mark.inside == inside && (!inside || position_ + 1 == mark.first);
 }
 
 /// Nothing when the walk left the segment or the graph, or data was looked at.

@@ -334,9 +334,9 @@ def many_kinds(s):
     views = [
         h.mT, h.movedim(0, 1), h.swapaxes(0, 2), h.narrow(2, 1, 2), h.diagonal(0, 1, 2), h[..., None],
         h[None], h.ravel(), h.view_as(s.merged), h.expand(2, *h.shape), h.unfold(2, 2, 1), h.as_strided((2, 2), (1, 2)),
-        *h.chunk(2, 2), *h.tensor_split(2, 2), *h.hsplit(2), h.squeeze(1), h.flatten(), h.reshape(-1), h.reshape(h.shape),
-        h.reshape(-1, 1, 2), h.mT.reshape(-1), h.mT.contiguous(), h.contiguous(), h.to(h.dtype), h.type_as(h), h.real,
-        h.detach(), h.expand_as(h), h.broadcast_to(3, *h.shape), torch.atleast_3d(h), h.mH,
+        *h.chunk(2, 2), *h.tensor_split(2, 2), *h.hsplit(2), h.squeeze(1), h.flatten(), h.reshape(-1),
+        h.reshape(h.shape), h.reshape(-1, 1, 2), h.mT.reshape(-1), h.mT.contiguous(), h.contiguous(), h.to(h.dtype),
+        h.type_as(h), h.real, h.detach(), h.expand_as(h), h.broadcast_to(3, *h.shape), torch.atleast_3d(h), h.mH,
         h.adjoint(), *h.split([1, 3], 2), *h.unbind(0)[:2], h.view(torch.int32), torch.atleast_1d(h), h[:],
         h.unsqueeze(0).squeeze(0), h[:, 0], h[0, 1], h[:, ::2], h.positive(), h.unsafe_chunk(2, 2)[1], h.cfloat().real,
     ]  # fmt: skip
