@@ -46,8 +46,7 @@ public:
 
   /// The spans of `op` that may come next.
   void spansNext(const graph::Op *op, std::vector<SpanCandidate> &candidates) const;
-  /// Recognises all events of a candidate at once when `call` fits it: promise its results, then `leaveSpan`. On failure nothing
-  /// has changed.
+  /// Recognises all events of a candidate when `call` fits it: promise its results, then `leaveSpan`. Else nothing has changed.
   bool enterSpan(const SpanCandidate &candidate, const tracer::CallView &call);
   void leaveSpan(const Span &span);
   /// Between `enterSpan` and `leaveSpan`: memory of the caller's for an external slot that the call makes for itself.
