@@ -15,6 +15,8 @@ from terra import _C
 def _engine(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def run(t_outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return original(t_outputs, *args, **kwargs)
         before = _C.begin_engine(t_outputs)
         try:
             return original(t_outputs, *args, **kwargs)
@@ -34,7 +36,7 @@ def _tensor_backward(original: Callable[..., Any]) -> Callable[..., Any]:
     def backward(
         self: Any, gradient: Any = None, retain_graph: Any = None, create_graph: Any = False, inputs: Any = None
     ) -> None:
-        if create_graph or inputs is not None or _watched_by_modes():
+        if torch.compiler.is_compiling() or create_graph or inputs is not None or _watched_by_modes():
             return original(self, gradient, retain_graph, create_graph, inputs)
         watched = _C.backward(self, gradient, bool(retain_graph))
         if watched is not True:
@@ -56,6 +58,8 @@ def _module_backward(original: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any,
         **kwargs: Any,
     ) -> None:
+        if torch.compiler.is_compiling():
+            return original(tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs)
         simple = isinstance(tensors, torch.Tensor) and isinstance(grad_tensors, (torch.Tensor, type(None)))
         unusual = create_graph or args or any(value is not None for value in kwargs.values())
         if not simple or unusual or _watched_by_modes():

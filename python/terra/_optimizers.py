@@ -46,6 +46,8 @@ def _plain(optimizer: Any) -> bool:
 def _step(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return original(self, *args, **kwargs)
         kind = _KINDS.get(type(self))
         if kind is None or args or kwargs or not _C.in_region() or not _plain(self):
             return original(self, *args, **kwargs)
