@@ -4,11 +4,36 @@
 #include "frontend/torch/Promise.h"
 #include "tracer/Compare.h"
 
+#include <c10/util/Exception.h>
+
 #include <memory>
 
 namespace terra::frontend {
 
 using torch::jit::Stack;
+
+namespace {
+
+/// Passes warnings on while it lives, and notices them.
+class WarningWatch final : public c10::WarningHandler {
+public:
+  WarningWatch() : next_(c10::WarningUtils::get_warning_handler()) { c10::WarningUtils::set_warning_handler(this); }
+  ~WarningWatch() override { c10::WarningUtils::set_warning_handler(next_); }
+  WarningWatch(const WarningWatch &) = delete;
+  WarningWatch &operator=(const WarningWatch &) = delete;
+
+  void process(const c10::Warning &warning) override {
+    warned_ = true;
+    next_->process(warning);
+  }
+  bool warned() const { return warned_; }
+
+private:
+  c10::WarningHandler *next_;
+  bool warned_ = false;
+};
+
+} // namespace
 
 Recording::Seen &Recording::seen() {
   thread_local const auto seen = std::make_unique<Seen>(); // thread-local variables are cheap while they are small
@@ -27,7 +52,9 @@ void Recording::run(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Sta
   if (!expected_)
     copyCall(stack->data() + base);
   try {
+    WarningWatch warnings;
     runForReal(op, keys, stack);
+    gate_ |= warnings.warned(); // the program is to see it in every run, on its own thread
   } catch (...) {
     if (session_.recording() && currentSession() == &session_)
       finishFailed();

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import warnings
 
 import pytest
 import terra
@@ -214,3 +215,39 @@ def test_options_are_checked():
         terra.function(lambda: None, numerics="sloppy")
     with pytest.raises(TypeError):
         terra.function(lambda: None, no_such_option=True)
+
+
+def test_warnings_of_kernels_reach_the_program_every_time(numerics):
+    """They come on the thread that calls, as Python's warnings, also when it has been seen what is called."""
+
+    def program(t):
+        @t.function
+        def step(x):
+            return x.std(0, correction=9).nan_to_num() + torch.searchsorted(torch.arange(5.0), x.T).sum()
+
+        for i in t.loop(8):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                t.out(step(vectors(i)))
+            t.log([str(warning.message)[:60] for warning in caught if "degrees of freedom" in str(warning.message)])
+
+    check(program, numerics)
+
+
+def test_warnings_that_are_errors(numerics):
+    def program(t):
+        state = torch.zeros(8)
+        t.watch(state=state)
+
+        @t.function
+        def step(x, correction):
+            state.add_(1)
+            state.add_(x.std(0, correction=correction))
+            state.mul_(2)
+
+        for i in t.loop(9):
+            with t.catches(UserWarning), warnings.catch_warnings():
+                warnings.simplefilter("error")
+                step(vectors(i), 6 if i % 3 == 2 else 1)
+
+    check(program, numerics)
