@@ -49,6 +49,8 @@ Domain domainOf(std::string_view op, std::string_view param) {
   std::string_view base = baseName(op);
   if (base.starts_with("_foreach_"))
     base.remove_prefix(std::string_view("_foreach_").size());
+  if (base.starts_with("select") || base.starts_with("slice"))
+    return param == "index" || param == "start" || param == "end" ? Domain::Position : Domain::Any;
   if (base == "randint" && param == "high")
     return op.find(".low") == std::string_view::npos ? Domain::Positive : Domain::AbovePrevious;
   for (const Rule &rule : kRules)

@@ -24,6 +24,7 @@ enum class ViewRule : uint8_t { None, Select, Slice, AsStrided };
 /// Which scalars an operator takes. Others raise at once in eager, so a call with one is never promised.
 enum class Domain : uint8_t {
   Any,
+  Position,        ///< into a dimension: no value at all
   NotNegative,
   Positive,
   Probability,     ///< 0 to 1

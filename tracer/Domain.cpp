@@ -88,14 +88,16 @@ bool keepsLength(const graph::Event &event, const CallView &call) {
 
 bool inDomain(const graph::Event &event, const CallView &call, uint32_t index) {
   const ArgView &arg = call.args[index];
-  if (!isNumber(arg))
+  Domain domain = event.op->params[index].domain;
+  if (!isNumber(arg) || event.gate || domain == Domain::Position)
     return true;
   for (const graph::Result &result : event.results)
     if (!fits(arg, result.meta.dtype))
       return false;
   double value = number(arg);
-  switch (event.op->params[index].domain) {
+  switch (domain) {
   case Domain::Any:
+  case Domain::Position:
     return true;
   case Domain::NotNegative:
     return value >= 0;

@@ -145,9 +145,11 @@ bool mayVary(const graph::Event &event, uint32_t index) {
 }
 
 bool keepsResultMetas(const graph::Event &event, const CallView &call) {
-  if (!isIndexedView(event))
+  if (!isIndexedView(event) || event.gate) // a gate runs at once, and may have raised when it was recorded
     return true;
   const TensorView &self = call.tensors[0];
+  if (self.rank != event.inputs[0].meta.rank())
+    return false;
   int64_t dim = dimension(call.args[1], self.rank);
   if (event.op->viewRule == ViewRule::Slice)
     return sliceOf(call).length == event.results[0].meta.sizes()[size_t(dim)];

@@ -83,6 +83,40 @@ def test_a_number_that_floats_take_is_no_reason_to_leave(numerics):
     assert all(fn.stats()["regions_coexecuted"] == 6 for t in trials for fn in t.functions)
 
 
+def test_a_slice_that_always_fails(numerics):
+    """Was recorded without results, which the next start was compared with."""
+
+    def program(t):
+        @t.function
+        def step(x, i):
+            total = x.sum()
+            try:
+                return total[i:]
+            except IndexError as error:
+                return total * i, str(error)
+
+        for i in t.loop(8):
+            t.out(step(vectors(i), i))
+
+    check(program, numerics)
+
+
+def test_positions_are_no_numbers(numerics):
+    """A start that an element of the tensor could not hold."""
+
+    def program(t):
+        @t.function
+        def step(x, i):
+            data = (x * 3).to(torch.uint8).repeat(100, 1)
+            return data[300 + i], data[300 + i :, 0], x.half().repeat(100, 1)[:, i:][i]
+
+        for i in t.loop(6):
+            t.out(step(vectors(0), i % 3))
+
+    trials = check(program, numerics)
+    assert all(fn.stats()["regions_coexecuted"] >= 2 for t in trials for fn in t.functions)
+
+
 # Numbers that change and leave sizes as they are: co-executed after the second call.
 CHANGING = {
     "arange_of_moving_bounds": lambda x, i: torch.arange(i, i + 6) + x[:, 0].long(),

@@ -25,6 +25,7 @@ REGRESSIONS = {
         ("binary", "matmul", 0, 2), ("backward", 4), ("optimizer",), ("binary", "mul", 2, 2),
         ("backward", 5), ("use", 4),
     ],
+    "slice_that_cannot_be": [("chain", ["var", "sin", "sin"], 1), ("view", "row", 1), ("view", "turn_slice", 1)],
     "exception_after_a_write": [
         ("inplace", "mul_", 1, 0), ("raise", ("turn", 3)), ("inplace", "add_", 1, 0), ("random", "dropout", 1),
         ("use", 4),
