@@ -142,6 +142,9 @@ void CallBuilder::addArg(const OpEntry &entry, const c10::IValue &value, uint32_
     } else if (value.isStorage()) { // `set_`: a gate, likewise
       arg.kind = ArgKind::String;
       arg.string = "a storage";
+    } else if (value.isObject() && entry.op.has(graph::kOpGate)) { // a process group, a kind of reduction: likewise
+      arg.kind = ArgKind::String;
+      arg.string = "an object";
     }
   }
   args_.push_back(arg);

@@ -98,6 +98,8 @@ Buffer *bufferOf(const c10::StorageImpl &storage) {
 Buffer *adopt(c10::StorageImpl &storage) {
   if (Buffer *buffer = bufferOf(storage))
     return buffer->exposed ? nullptr : buffer;
+  if (storage.sym_nbytes().is_heap_allocated()) // of a fake tensor
+    return nullptr;
   c10::DataPtr &data = storage._mutable_data_ptr_no_checks();
   static const c10::DeleterFnPtr cpuDeleter = c10::GetDefaultCPUAllocator()->raw_deleter();
   if (data.get() && data.get_deleter() != cpuDeleter)

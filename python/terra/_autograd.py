@@ -10,6 +10,7 @@ import torch
 import torch.autograd.graph
 
 from terra import _C
+from terra._patches import replace
 
 
 def _engine(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,7 +79,7 @@ def install() -> None:
     engine = _engine(torch.autograd.graph._engine_run_backward)
     torch.autograd.graph._engine_run_backward = engine
     torch.autograd._engine_run_backward = engine  # imported by name
-    torch.autograd.backward = _module_backward(torch.autograd.backward)
+    replace(torch.autograd, "backward", torch.autograd.backward, _module_backward(torch.autograd.backward))
     torch.Tensor.backward = _tensor_backward(torch.Tensor.backward)  # type: ignore[method-assign]
     base = torch._C.TensorBase.grad_fn
     torch.Tensor.grad_fn = property(_C.grad_fn, base.__set__, base.__delete__, base.__doc__)  # type: ignore[assignment]

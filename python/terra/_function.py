@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import functools
+import inspect
+import operator
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -29,8 +34,9 @@ class TerraFunction:
         compile_budget_seconds: float = 60.0,
     ) -> None:
         self._fn = fn
-        self._options = {"numerics": numerics, "precise_errors": precise_errors, "mode": mode}
-        self._session = _C.Session(**self._options)
+        options = {"numerics": numerics, "precise_errors": precise_errors, "mode": mode}
+        self._options = {**options, "compile_budget_seconds": compile_budget_seconds}
+        self._session = _C.Session(**options)
         _C.set_compile_budget(self._session, compile_budget_seconds)
         self._bound: dict[int, TerraFunction] = {}
         functools.update_wrapper(self, fn, updated=())
@@ -48,6 +54,22 @@ class TerraFunction:
         if name.startswith("__") or name == "_fn":
             raise AttributeError(name)
         return getattr(self._fn, name)
+
+    def __reduce__(self) -> Any:
+        """What is found by its name, as functions are, stays so; anything else is wrapped anew."""
+        name = getattr(self, "__qualname__", "")
+        with contextlib.suppress(AttributeError, KeyError):
+            if operator.attrgetter(name)(sys.modules[self.__module__]) is self:
+                return name
+        return _wrap, (self._fn, self._options)
+
+    def __copy__(self) -> TerraFunction:
+        return self if inspect.isfunction(self._fn) else TerraFunction(self._fn, **self._options)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TerraFunction:
+        if inspect.isfunction(self._fn):
+            return self
+        return TerraFunction(copy.deepcopy(self._fn, memo), **self._options)
 
     def __repr__(self) -> str:
         return f"<terra.function of {self._fn!r}>"
@@ -71,6 +93,10 @@ class TerraFunction:
     def wait_compiled(self) -> None:
         """Block until no compilation of this function is pending."""
         self._session.wait_compiled()
+
+
+def _wrap(fn: Callable[..., Any], options: dict[str, Any]) -> TerraFunction:
+    return TerraFunction(fn, **options)
 
 
 def function(

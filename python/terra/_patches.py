@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -87,8 +88,9 @@ def _read_all(values: Any, exposes: bool) -> None:
 def _reading_arguments(original: Callable[..., Any], exposes: bool) -> Callable[..., Any]:
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
-        _read_all(args, exposes)
-        _read_all(kwargs.values(), exposes)
+        if not torch.compiler.is_compiling():  # Dynamo looks through the rest
+            _read_all(args, exposes)
+            _read_all(kwargs.values(), exposes)
         return original(*args, **kwargs)
 
     return call
@@ -97,6 +99,8 @@ def _reading_arguments(original: Callable[..., Any], exposes: bool) -> Callable[
 def _running_for_real(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return original(*args, **kwargs)
         _C.begin_real()
         try:
             return original(*args, **kwargs)
@@ -106,13 +110,39 @@ def _running_for_real(original: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def replace(module: Any, name: str, original: Callable[..., Any], patched: Callable[..., Any]) -> None:
+    """Puts `patched` in the place of a function of PyTorch's, also for those who know functions by their identity."""
+    setattr(module, name, patched)
+    if operator := torch.jit._builtins._find_builtin(original):  # a builtin of TorchScript's
+        torch.jit._builtins._register_builtin(patched, operator)
+    if module is torch:
+        patched.__qualname__ = name  # pickled by name
+        functions = torch._C._VariableFunctionsClass
+        if name in vars(functions):  # what `__torch_function__` is given
+            _C.replace_method(functions, name, staticmethod(patched))
+
+
+def _forget_originals() -> None:
+    """Sets and tables of functions that PyTorch makes once, and may have made already."""
+    caches = {
+        "torch.utils._device": ("_device_constructors",),
+        "torch.overrides": ("get_ignored_functions", "get_testing_overrides", "_get_overridable_functions"),
+    }
+    for module, names in caches.items():
+        for name in names:
+            cached = getattr(sys.modules.get(module), name, None)
+            if clear := getattr(cached, "cache_clear", None):
+                clear()
+
+
 def _patch_readers() -> None:
     for name in _REAL:
-        setattr(torch, name, _reading_arguments(_running_for_real(getattr(torch, name)), exposes=False))
+        original = getattr(torch, name)
+        replace(torch, name, original, _reading_arguments(_running_for_real(original), exposes=False))
     for module, names in _READERS:
         for name in names:
             if callable(original := getattr(module, name, None)):
-                setattr(module, name, _reading_arguments(original, exposes="dlpack" in name))
+                replace(module, name, original, _reading_arguments(original, exposes="dlpack" in name))
 
 
 def _drawing(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -131,7 +161,10 @@ def _patch_tensor() -> None:
         for name in names:
             original = getattr(torch.Tensor, name, None)
             if callable(original):
-                setattr(torch.Tensor, name, _waiting(original, exposes))
+                patched = _waiting(original, exposes)
+                if patched.__module__ == __name__:  # methods written in C have none
+                    patched.__module__, patched.__qualname__ = "torch", f"Tensor.{name}"
+                setattr(torch.Tensor, name, patched)
 
 
 def _patch_generator() -> None:
@@ -174,3 +207,4 @@ def install() -> None:
     _patch_generator()
     _patch_settings()
     _patch_threads()
+    _forget_originals()
