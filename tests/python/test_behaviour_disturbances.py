@@ -2,8 +2,10 @@
 
 import copy
 import random
+from itertools import accumulate
 
 import pytest
+import terra
 import torch
 import torch.nn.functional as F
 from conftest import CONFORMANCE
@@ -168,3 +170,42 @@ def disturbed(seed, turns=22):
 @pytest.mark.parametrize("seed", range(60 if CONFORMANCE else 12))
 def test_disturbed(seed):
     check(disturbed(seed), "exact")
+
+
+def losses_of_a_line_search(decorate, nudge=None):
+    """Ill-conditioned on purpose: whatever is rounded otherwise grows from turn to turn."""
+    torch.manual_seed(0)
+    net = mlp()
+    if nudge is not None:
+        generator = torch.Generator().manual_seed(nudge)
+        with torch.no_grad():
+            for p in net.parameters():
+                p.mul_(1 + (torch.rand(p.shape, generator=generator) - 0.5) * 2.0**-22)
+    optimizer = torch.optim.LBFGS(net.parameters(), max_iter=5, line_search_fn="strong_wolfe")
+
+    def step(x, y):
+        def closure():
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(x), y)
+            loss.backward()
+            return loss
+
+        return optimizer.step(closure)
+
+    step = decorate(step)
+    return [float(step(vectors(i), classes(i)).detach()) for i in range(12)]
+
+
+def test_fast_strays_no_further_than_eager_does_after_one_rounding():
+    """Where rounding is amplified no tolerance holds: eager with parameters one last place off is the measure."""
+    expected = losses_of_a_line_search(lambda fn: fn)
+    assert losses_of_a_line_search(terra.function(numerics="exact")) == expected
+
+    def strayed(losses):
+        """The largest difference up to each turn."""
+        return list(accumulate((abs(a - b) for a, b in zip(losses, expected, strict=True)), max))
+
+    nudged = [strayed(losses_of_a_line_search(lambda fn: fn, nudge)) for nudge in range(4)]
+    bounds = [max(column) for column in zip(*nudged, strict=True)]
+    actual = strayed(losses_of_a_line_search(terra.function))
+    assert all(a <= 4 * bound + 1e-6 for a, bound in zip(actual, bounds, strict=True)), (actual, bounds)

@@ -217,6 +217,8 @@ def test_module(name, numerics):
 
             def run(*args, module=module, **kwargs):
                 fresh = copy.deepcopy(module)
+                if any(v.dtype == torch.float64 for v in leaves([args, kwargs])):
+                    fresh.double()  # the reference of `as_precise_as_eager`
                 with_gradients(fresh)(*args, **kwargs)
                 return fresh
 
