@@ -1,4 +1,4 @@
-"""Two detectors in small, one with heads at two scales, one in two stages. See `programs.py`."""
+"""Two detectors, as small as wanted, one with heads at two scales, one in two stages. See `programs.py`."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class Yolo(nn.Module):
         return [head.unflatten(1, (-1, self.outputs)).movedim(2, -1) for head in (coarse, fine)]
 
 
-def yolo() -> Program:
+def yolo(width: int = 8, side: int = 64, images: int = 2) -> Program:
     """Boxes come as Python numbers; their cells are found in Python, as many as the image happens to have."""
-    model = Yolo()
+    model = Yolo(width)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
 
     def targets_of(head: Tensor, boxes: list[list[tuple]]) -> tuple[Tensor, Tensor]:
@@ -58,10 +58,10 @@ def yolo() -> Program:
                 here[image, kind % 3, row, column] = 1.0
         return wanted, here
 
-    def step(images, boxes):
+    def step(pictures, boxes):
         optimizer.zero_grad()
         loss = torch.zeros(())
-        for head in model(images):
+        for head in model(pictures):
             wanted, here = targets_of(head, boxes)
             place = (head[..., :2].sigmoid() - wanted[..., :2]).square().sum(-1)
             size = (head[..., 2:4].exp() - wanted[..., 2:4]).square().sum(-1)
@@ -78,7 +78,10 @@ def yolo() -> Program:
         centre = [drawn.uniform(0.05, 0.95) for _ in range(2)]
         return (*centre, drawn.uniform(0.1, 0.5), drawn.uniform(0.1, 0.5), drawn.randrange(4))
 
-    batches = [(torch.randn(2, 3, 64, 64), [[box() for _ in range(2)] for _ in range(2)]) for _ in range(4)]
+    def batch():
+        return torch.randn(images, 3, side, side), [[box() for _ in range(2)] for _ in range(images)]
+
+    batches = [batch() for _ in range(4)]
     return Program(step, batches, [model])
 
 
@@ -132,9 +135,9 @@ def keep_apart(boxes: Tensor, limit: float = 0.7, most: int = 8) -> list[int]:
     return kept
 
 
-def faster_rcnn() -> Program:
+def faster_rcnn(width: int = 16, side: int = 64, first_regions: int = 16, regions: int = 8) -> Program:
     """Reads proposals as Python numbers in mid-step, and goes on with as many as survive."""
-    model = TwoStage()
+    model = TwoStage(width)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
 
     def step(image, truth, kinds):
@@ -143,8 +146,8 @@ def faster_rcnn() -> Program:
         scores, boxes = model.propose(features)
         best = overlaps(boxes.detach(), truth).max(dim=1)
         objectness = F.binary_cross_entropy_with_logits(scores, (best.values > 0.2).float())
-        first = scores.detach().topk(16).indices
-        chosen = first[keep_apart(boxes.detach()[first])]
+        first = scores.detach().topk(first_regions).indices
+        chosen = first[keep_apart(boxes.detach()[first], most=regions)]
         hidden = model.head(model.regions(features, boxes.detach()[chosen]))
         overlap, match = best.values[chosen], best.indices[chosen]
         wanted = torch.where(overlap > 0.2, kinds[match] + 1, torch.zeros_like(match))
@@ -158,7 +161,7 @@ def faster_rcnn() -> Program:
         low = torch.rand(3, 2) * 0.6
         return torch.cat([low, low + 0.2 + 0.2 * torch.rand(3, 2)], 1)
 
-    batches = [(torch.randn(1, 3, 64, 64), truth(), torch.randint(4, (3,))) for _ in range(4)]
+    batches = [(torch.randn(1, 3, side, side), truth(), torch.randint(4, (3,))) for _ in range(4)]
     # What lies between is Python on values: torch.compile gets the parts that are modules of their own.
     parts = [model.backbone, model.head]
     return Program(step, batches, parts)

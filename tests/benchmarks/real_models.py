@@ -6,6 +6,7 @@ batches.
 
 from __future__ import annotations
 
+import detectors
 import programs
 
 BERT = dict(
@@ -22,6 +23,8 @@ PROGRAMS = {
         4, 256, events=388, width=256, layers=4, heads=4
     ),
     "ResNet-50, 4 images of 32×32": lambda: programs.image_classifier(programs.ResNet(64, (3, 4, 6, 3)), 32, 4),
+    "YOLO-like, width 32, 4 images of 256×256": lambda: detectors.yolo(32, 256, 4),
+    "Faster R-CNN-like, width 64, 384×384, 64 regions": lambda: detectors.faster_rcnn(64, 384, 256, 64),
     "DCGAN, width 64, 16 images of 32×32": lambda: programs.dcgan(64, 100, 16),
 }
 
