@@ -27,14 +27,9 @@ void fallThrough(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack 
   op.redispatchBoxed(belowAbove(keys), stack);
 }
 
-/// Operators whose calls may be spans: of PyTorch itself, with tensors in and new tensors or views out.
+/// Operators whose calls may be spans: of PyTorch itself, with tensors in and tensors out.
 bool eligible(const OpEntry &entry) {
-  if (entry.route != Route::Event || !entry.builtin || entry.op.has(graph::kOpGate))
-    return false;
-  for (const c10::Argument &argument : entry.handle.schema().arguments())
-    if (argument.alias_info() && argument.alias_info()->isWrite())
-      return false;
-  return true;
+  return entry.route == Route::Event && entry.builtin && !entry.op.has(graph::kOpGate);
 }
 
 bool eligibleCached(const OpEntry &entry) {
@@ -45,6 +40,19 @@ bool eligibleCached(const OpEntry &entry) {
   return known == kYes;
 }
 
+/// A new history can be given to an operand that is written: no leaf and no view.
+bool mayRebase(const c10::TensorImpl &impl) {
+  auto *meta = static_cast<torch::autograd::AutogradMeta *>(impl.autograd_meta());
+  return !meta || (!meta->is_view_ && (meta->grad_fn_ || !meta->requires_grad_));
+}
+
+/// Its base was written since the view was made: it needs another node, or may not be used any more.
+bool isStale(const c10::TensorImpl &impl, const torch::autograd::AutogradMeta &meta) {
+  const auto &view = static_cast<const torch::autograd::DifferentiableViewMeta &>(meta);
+  return view.has_bw_view() && view.get_attr_version() != impl.version_counter().current_version() &&
+         view.requires_grad();
+}
+
 /// Operands that only autograd's own code knows how to treat.
 bool plainOperands(const CallBuilder &builder) {
   for (uint32_t i = 0; i < builder.numOperands(); ++i) {
@@ -53,7 +61,8 @@ bool plainOperands(const CallBuilder &builder) {
       continue;
     if (impl->is_inference())
       return false;
-    if (auto *meta = static_cast<torch::autograd::AutogradMeta *>(impl->autograd_meta()); meta && meta->fw_grad_)
+    auto *meta = static_cast<torch::autograd::AutogradMeta *>(impl->autograd_meta());
+    if (meta && (meta->fw_grad_ || (meta->is_view_ && isStale(*impl, *meta))))
       return false;
   }
   return true;
@@ -129,6 +138,8 @@ private:
   }
 
   void giveHistory(uint32_t index, const NodePtr &node) {
+    if (event_.results[index].alias == graph::Alias::Same)
+      return torch::autograd::impl::rebase_history(results_[index], {node, index});
     if (!host_.behindBases())
       return torch::autograd::impl::set_gradient_edge(results_[index], {node, index});
     uint32_t base = host_.views.of(index)->of;
@@ -168,6 +179,9 @@ bool recognise(Session &session, CallBuilder &builder, Stack *stack) {
   std::lock_guard lock(runtimeInstance().lock());
   session.spansNext(builder.view().op, candidates);
   for (const runtime::SpanCandidate &candidate : candidates) {
+    uint32_t written = static_cast<const CallSpan *>(candidate.span->host.get())->written;
+    if (written != kNever && !mayRebase(*builder.impl(written)))
+      continue;
     if (!session.enterSpan(candidate, builder.view()))
       continue;
     markTouched(builder);

@@ -90,6 +90,13 @@ void giveHistory(at::Tensor &tensor, const torch::autograd::Edge &edge) {
 
 } // namespace
 
+uint32_t CallSpan::stepsOf(uint32_t operand) const {
+  for (auto [index, steps] : call->operandVersions)
+    if (index == operand)
+      return steps;
+  return 0;
+}
+
 CallNode::CallNode(std::shared_ptr<runtime::CompiledSegment> segment, std::shared_ptr<const runtime::Span> span,
                    edge_list &&edges)
     : Node(std::move(edges)), segment_(std::move(segment)), span_(std::move(span)) {}
@@ -141,11 +148,9 @@ void CallNode::materialize() {
     at::Tensor tensor = operandTensor(event, index, saved ? saved->storage : placeholder(),
                                       saved ? saved->offset : event.inputs[index].meta.offset);
     if (saved && saved->counter.enabled()) {
-      uint32_t now = saved->counter.current_version();
-      tensor.unsafeGetTensorImpl()->set_version_counter(now == saved->version ? saved->counter
-                                                                              : c10::VariableVersion(saved->version));
-      if (now != saved->version)
-        stale.emplace_back(tensor, now - saved->version);
+      setVersion(tensor, index, *saved);
+      if (modified)
+        stale.emplace_back(tensor, saved->counter.current_version() - saved->version);
     }
     if (edge.is_valid())
       giveHistory(tensor, edge);
@@ -174,6 +179,16 @@ void CallNode::materialize() {
     pass(at::Tensor(results[*host.views.resultOn(i)]._base()), true);
   operandEdges_ = std::exchange(next_edges(), std::move(edges));
   materialized_ = true;
+}
+
+void CallNode::setVersion(const at::Tensor &tensor, uint32_t operand, const SavedStorage &saved) const {
+  uint32_t steps = host().stepsOf(operand);
+  c10::VariableVersion counter = saved.counter;
+  if (counter.current_version() != saved.version)
+    counter = c10::VariableVersion(saved.version - steps);
+  else if (steps)
+    counter.set_version(saved.version - steps); // the replay moves it again
+  tensor.unsafeGetTensorImpl()->set_version_counter(counter);
 }
 
 /// Results that were saved and written since: the engine has to see it.

@@ -41,6 +41,10 @@ struct CallSpan {
   bool behindBases() const { return !views.hidden.empty() && views.hidden.front().history; }
   std::vector<Kept> kept;
   std::string name; ///< of eager's node of the first result
+  uint32_t written = graph::kNever; ///< operand that the call writes and gives another history
+
+  /// How far the call moves the version counter of an operand.
+  uint32_t stepsOf(uint32_t operand) const;
 };
 
 /// A storage that backward needs, with the version at which it was saved.
@@ -84,6 +88,8 @@ public:
   std::string name() const override { return host().name; }
 
 private:
+  /// A saved operand as it was when the call was made.
+  void setVersion(const at::Tensor &tensor, uint32_t operand, const SavedStorage &saved) const;
   void describeInputs();
   void markModified(const std::vector<at::Tensor> &results) const;
 

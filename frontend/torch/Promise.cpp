@@ -36,9 +36,13 @@ at::Tensor Promiser::make(uint32_t index) {
 }
 
 void Promiser::bumpOperands() {
+  // Operands may share a counter: it moves once.
+  c10::SmallVector<uint32_t, 4> targets;
   for (auto [index, steps] : call_.operandVersions)
-    for (uint32_t i = 0; i < steps; ++i)
-      builder_.impl(index)->bump_version();
+    targets.push_back(versionOf(*builder_.impl(index)) + steps);
+  for (size_t i = 0; i < targets.size(); ++i)
+    for (c10::TensorImpl *impl = builder_.impl(call_.operandVersions[i].first); versionOf(*impl) < targets[i];)
+      impl->bump_version();
 }
 
 c10::Storage Promiser::storageOf(uint32_t slot) {

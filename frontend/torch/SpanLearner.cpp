@@ -29,8 +29,11 @@ SpanLearner::SpanLearner(runtime::Session &session, const OpEntry &entry, const 
   host_->call = makeHostCall(entry, values, *event_);
   event_->host = host_->call;
   event_->hostEqual = &recordedOpaqueEqual;
-  for (const auto &operand : operands_)
-    versions_.push_back(operand ? versionOf(*operand) : 0);
+  for (uint32_t i = 0; i < operands_.size(); ++i) {
+    versions_.push_back(operands_[i] ? versionOf(*operands_[i]) : 0);
+    auto *meta = operands_[i] ? static_cast<torch::autograd::AutogradMeta *>(operands_[i]->autograd_meta()) : nullptr;
+    nodes_.push_back(meta && builder.written(i) ? meta->grad_fn_ : NodePtr());
+  }
 }
 
 SpanLearner::~SpanLearner() { watching = outer_; }
@@ -136,7 +139,7 @@ bool SpanLearner::bindResults(const SpanRange &range, const torch::jit::Stack &s
   for (size_t i = 0; i < views.size(); ++i)
     if (!bindResult(range, views[i], tensors[i], reader))
       return false;
-  if (!reader.nodesFit(tensors))
+  if (!reader.nodesFit(tensors, host_->resultRequiresGrad) || (views.empty() && mayHaveHistory()))
     return false;
   host_->views = std::move(reader.views);
   return true;
@@ -146,17 +149,25 @@ bool SpanLearner::bindResult(const SpanRange &range, const tracer::ResultView &v
                              ViewReader &reader) {
   graph::Result &result = event_->results.emplace_back();
   graph::SlotRef &ref = span_->call.results.emplace_back();
+  auto *buffer = static_cast<Buffer *>(view.tensor.storage);
+  if (buffer && buffer->epoch != range.run->binding.epoch)
+    return false;
+  if (buffer) {
+    ref.slot = buffer->slot;
+    result.meta = tracer::Recorder::metaOf(view.tensor);
+  }
+  if (view.sameAs >= 0) {
+    result.alias = Alias::Same;
+    result.aliasOf = uint32_t(view.sameAs);
+    reader.addSame();
+    return bindWritten(uint32_t(event_->results.size() - 1), result.aliasOf, tensor);
+  }
   bool history = tensor.defined() && tensor.requires_grad() && tensor.grad_fn();
   host_->resultRequiresGrad.push_back(history);
   host_->differentiable |= history;
-  auto *buffer = static_cast<Buffer *>(view.tensor.storage);
   if (!buffer)
     return reader.addOwn(tensor);
-  ref.slot = buffer->slot;
-  result.meta = tracer::Recorder::metaOf(view.tensor);
   bool lent = std::any_of(host_->lent.begin(), host_->lent.end(), [&](auto &l) { return l.first == buffer->slot; });
-  if (view.sameAs >= 0 || buffer->epoch != range.run->binding.epoch)
-    return false;
   if (lent || madeIn(range, buffer->slot)) {
     result.alias = Alias::Fresh;
     result.storageBytes = view.storageBytes;
@@ -168,6 +179,30 @@ bool SpanLearner::bindResult(const SpanRange &range, const tracer::ResultView &v
   result.alias = Alias::View;
   result.aliasOf = *operand;
   return true;
+}
+
+/// Autograd may have taken note of the call.
+bool SpanLearner::mayHaveHistory() const {
+  auto requiresGrad = [](const graph::Operand &operand) { return operand.meta.requiresGrad; };
+  return at::GradMode::is_enabled() && std::any_of(event_->inputs.begin(), event_->inputs.end(), requiresGrad);
+}
+
+/// A result that is an operand. Where it has got another history, it must be the only one, no view, and share memory with no
+/// other operand: those are PyTorch's to deal with.
+bool SpanLearner::bindWritten(uint32_t index, uint32_t operand, const at::Tensor &tensor) {
+  bool history = mayHaveHistory();
+  host_->resultRequiresGrad.push_back(history);
+  host_->differentiable |= history;
+  if (!event_->inputs[operand].written)
+    return false;
+  if (!history)
+    return true;
+  for (uint32_t i = 0; i < span_->call.inputs.size(); ++i)
+    if (i != operand && span_->call.inputs[i].slot == span_->call.inputs[operand].slot)
+      return false;
+  host_->written = operand;
+  return index == 0 && event_->resultCounts.size() == 1 && !tensor.is_view() && tensor.grad_fn() &&
+         tensor.grad_fn() != nodes_[operand] && tensor.output_nr() == 0;
 }
 
 /// Everything that the events touch comes from the call's operands or is made inside.

@@ -30,6 +30,8 @@ private:
   bool bindResults(const runtime::SpanRange &range, const torch::jit::Stack &stack, size_t base);
   bool bindResult(const runtime::SpanRange &range, const tracer::ResultView &view, const at::Tensor &tensor,
                   ViewReader &reader);
+  bool bindWritten(uint32_t index, uint32_t operand, const at::Tensor &tensor);
+  bool mayHaveHistory() const;
   bool closed(const runtime::SpanRange &range) const;
   uint32_t slotOf(const runtime::SpanRange &range, const c10::TensorImpl &impl) const;
 
@@ -41,6 +43,7 @@ private:
   std::shared_ptr<runtime::Span> span_ = std::make_shared<runtime::Span>();
   c10::SmallVector<c10::intrusive_ptr<c10::TensorImpl>, 8> operands_;
   c10::SmallVector<uint32_t, 8> versions_;
+  c10::SmallVector<NodePtr, 8> nodes_; ///< of operands that are written, before the call
   std::vector<runtime::BufferRef> uninitialised_, constants_;
   SpanLearner *outer_;
 };

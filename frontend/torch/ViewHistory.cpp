@@ -116,13 +116,13 @@ std::optional<uint32_t> ViewReader::addShared(const at::Tensor &result) {
   return viewMeta(result)->get_creation_meta() == expected ? operand : std::nullopt;
 }
 
-bool ViewReader::nodesFit(c10::ArrayRef<at::Tensor> results) const {
+bool ViewReader::nodesFit(c10::ArrayRef<at::Tensor> results, const std::vector<bool> &history) const {
   bool behindBases = !views.hidden.empty() && views.hidden.front().history;
   for (const HiddenBase &base : views.hidden)
     if (base.history != behindBases)
       return false;
   for (size_t i = 0; i < results.size(); ++i) {
-    if (!results[i].defined() || !results[i].grad_fn())
+    if (!history[i])
       continue;
     const ViewHistory *view = views.of(i);
     bool hidden = view && view->kind == ViewHistory::Kind::OfHidden;

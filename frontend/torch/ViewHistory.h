@@ -58,11 +58,13 @@ public:
 
   /// A result on memory of the call's own. False when it is a view that could not be made again.
   bool addOwn(const at::Tensor &result);
+  /// A result that is an operand.
+  void addSame() { views.results.emplace_back(); }
   /// A result on an operand's storage. Returns which operand it is a view of.
   std::optional<uint32_t> addShared(const at::Tensor &result);
 
   /// One node can stand for the history of all results.
-  bool nodesFit(c10::ArrayRef<at::Tensor> results) const;
+  bool nodesFit(c10::ArrayRef<at::Tensor> results, const std::vector<bool> &history) const;
 
   CallViews views;
 

@@ -136,6 +136,56 @@ def test_views_are_spans():
     assert torch.equal(model.qkv.weight, reference.qkv.weight)
 
 
+class Residual(nn.Module):
+    """As image models are written: activations and sums in place, and an average that follows without grad mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.register_buffer("mean", torch.zeros(8))
+
+    def forward(self, x):
+        h = nn.functional.relu(self.first(x), inplace=True)
+        h = self.second(h)
+        h += x
+        with torch.no_grad():
+            self.mean.mul_(0.9).add_(h.mean(0), alpha=0.1)
+            self.mean[2:4] = 0.5
+        return h.relu_()
+
+
+def test_writes_are_spans():
+    """Each write is one event, and so is the backward of what was written."""
+
+    def run(wrap):
+        torch.manual_seed(7)
+        model = Residual()
+        x = torch.randn(3, 8)
+
+        @wrap
+        def step():
+            model.zero_grad()
+            loss = model(x).square().mean()
+            loss.backward()
+            return loss.detach()
+
+        return step, model
+
+    (eager, reference), (step, model) = run(lambda f: f), run(lambda f: terra.function(f, numerics="exact"))
+    for i in range(30):
+        if i == 20:
+            before = step.stats()
+        assert torch.equal(eager(), step())
+    after = step.stats()
+    counts = {key: (after[key] - before[key]) / 10 for key in ("spans", "span_events", "events")}
+    assert counts["span_events"] == counts["events"], counts
+    # linear, relu_, linear, add_, relu_; mul_, mean, add_, slice, fill_; square, mean, backward, detach
+    assert counts["spans"] == 5 + 5 + 4, counts
+    assert torch.equal(model.first.weight.grad, reference.first.weight.grad)
+    assert torch.equal(model.mean, reference.mean)
+    assert model.mean._version == reference.mean._version
+
+
 SCHEDULED = {
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.1),
     "adam_fused": lambda p: torch.optim.Adam(p, lr=0.1, fused=True),
