@@ -1,11 +1,12 @@
 #include "frontend/torch/MatrixProduct.h"
 
+#include "frontend/torch/Race.h"
+
 #include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include <array>
 #include <chrono>
-#include <limits>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -80,32 +81,6 @@ const std::optional<c10::TypedOperatorHandle<Linear>> &oneDnnLinear() {
   return handle;
 }
 
-/// What is known of the two libraries for products of one shape.
-class Race {
-public:
-  enum class Runner : uint8_t { Host, OneDnn };
-
-  /// Who runs next: each in turn until both have been seen often enough.
-  Runner next() const { return decided() ? winner_ : Runner(turns_ % 2); }
-  bool decided() const { return turns_ >= kTurns; }
-  void took(Runner runner, double seconds) {
-    if (turns_ >= 2) // the first ones prepare code and buffers
-      best_[size_t(runner)] = std::min(best_[size_t(runner)], seconds);
-    if (++turns_ == kTurns && best_[1] < 0.95 * best_[0])
-      winner_ = Runner::OneDnn;
-  }
-  void refuse() {
-    winner_ = Runner::Host;
-    turns_ = kTurns;
-  }
-
-private:
-  static constexpr uint32_t kTurns = 12;
-  std::array<double, 2> best_{std::numeric_limits<double>::infinity(), std::numeric_limits<double>::infinity()};
-  uint32_t turns_ = 0;
-  Runner winner_ = Runner::Host;
-};
-
 /// Sizes, which way each matrix lies, bias, threads.
 using Key = std::array<int64_t, 6>;
 
@@ -147,7 +122,7 @@ std::optional<at::Tensor> run(Race &race, const Product &p) {
   Race::Runner runner = race.next();
   auto start = std::chrono::steady_clock::now();
   try {
-    at::Tensor result = runner == Race::Runner::OneDnn ? byOneDnn(p) : byHost(p);
+    at::Tensor result = runner == Race::Runner::Other ? byOneDnn(p) : byHost(p);
     race.took(runner, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     return result;
   } catch (const c10::Error &) { // what this library cannot do; a real error comes again from the host

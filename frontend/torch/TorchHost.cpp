@@ -2,6 +2,7 @@
 
 #include "frontend/torch/Arguments.h"
 #include "frontend/torch/Bernoulli.h"
+#include "frontend/torch/Convolve.h"
 #include "frontend/torch/Frontend.h"
 #include "frontend/torch/HostCall.h"
 #include "frontend/torch/MatrixProduct.h"
@@ -60,7 +61,8 @@ public:
         call_, event_, [this](uint32_t index) { return operand(index); },
         [this](uint32_t arg) { return run_.binding.scalars.data() + segmentEvent_.scalarFeeds[arg]; });
     c10::AutoGradMode gradMode(gradModeOf(event_.context));
-    bool done = drawBernoulli(event_, stack) || (run_.executable->fast && multiply(event_, stack));
+    bool done =
+        drawBernoulli(event_, stack) || (run_.executable->fast && (multiply(event_, stack) || convolve(event_, stack)));
     if (!done)
       call_.entry->handle.callBoxed(stack);
     takeResults(stack);
