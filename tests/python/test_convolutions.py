@@ -1,10 +1,9 @@
 """Convolutions of the graph may run by Terra's own loops: near eager's in fast, bit for bit in exact."""
 
 import pytest
+import terra
 import torch
 import torch.nn.functional as F
-
-import terra
 
 CALLS = 24  # more than a race takes
 SIZES = [  # function, batch, channels, size, kernel, options

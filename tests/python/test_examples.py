@@ -39,4 +39,3 @@ def test_quick_demo_agrees_with_eager(tmp_path):
         assert (tmp_path / f"{program}.terra.json").stat().st_size > 1000
         assert "<svg" in (tmp_path / f"{program}.svg").read_text()
     assert output.count("the same losses bit for bit") == 3
-

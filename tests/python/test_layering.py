@@ -87,8 +87,13 @@ def test_the_layering_check_sees_a_violation(name, header):
 
 
 def test_the_layering_check_accepts_what_is_right():
-    right = [("runtime/A.cpp", "codegen/Abi.h"), ("passes/A.cpp", "mlir/IR/Builders.h"), ("graph/A.h", "vector"),
-             ("frontend/torch/A.cpp", "ATen/ATen.h"), ("graph/dialect/A.cpp", "graph/dialect/TerraOps.h.inc")]
+    right = [
+        ("runtime/A.cpp", "codegen/Abi.h"),
+        ("passes/A.cpp", "mlir/IR/Builders.h"),
+        ("graph/A.h", "vector"),
+        ("frontend/torch/A.cpp", "ATen/ATen.h"),
+        ("graph/dialect/A.cpp", "graph/dialect/TerraOps.h.inc"),
+    ]
     assert [layer_violation(name, '"' if "/" in header else "<", header) for name, header in right] == [None] * 5
 
 
@@ -98,8 +103,11 @@ def line_limit(name):
 
 def test_files_stay_short():
     lengths = {name: len(text(name).splitlines()) for name in files() if pathlib.Path(name).suffix in LINES}
-    long = [f"{name}: {lines} lines, {line_limit(name)} allowed" for name, lines in lengths.items()
-            if lines > line_limit(name) and name not in LONGER]
+    long = [
+        f"{name}: {lines} lines, {line_limit(name)} allowed"
+        for name, lines in lengths.items()
+        if lines > line_limit(name) and name not in LONGER
+    ]
     assert not long, "\n".join(long)
 
 

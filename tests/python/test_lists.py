@@ -1,16 +1,17 @@
 """Calls on lists of tensors (`torch._foreach_…`): optimizers and clipping in compiled segments equal eager."""
 
 import pytest
-import torch
-
 import terra
+import torch
 
 STEPS = 14
 
 
 def train(decorate, make_optimizer, clip=False):
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(12, 20), torch.nn.LayerNorm(20), torch.nn.GELU(), torch.nn.Linear(20, 12))
+    model = torch.nn.Sequential(
+        torch.nn.Linear(12, 20), torch.nn.LayerNorm(20), torch.nn.GELU(), torch.nn.Linear(20, 12)
+    )
     optimizer = make_optimizer(model.parameters())
 
     @decorate
@@ -56,8 +57,10 @@ def every_list_call(tensors, others, scalars, number):
     made = [
         torch._foreach_add(tensors, others, alpha=0.5), torch._foreach_add(tensors, 2.5),
         torch._foreach_sub(tensors, others), torch._foreach_mul(tensors, scalars), torch._foreach_mul(tensors, number),
-        torch._foreach_div(tensors, others), torch._foreach_neg(others), torch._foreach_sqrt(torch._foreach_mul(others, others)),
-        torch._foreach_addcmul(tensors, others, others, value=0.3), torch._foreach_addcdiv(tensors, others, tensors, scalars),
+        torch._foreach_div(tensors, others), torch._foreach_neg(others),
+        torch._foreach_sqrt(torch._foreach_mul(others, others)),
+        torch._foreach_addcmul(tensors, others, others, value=0.3),
+        torch._foreach_addcdiv(tensors, others, tensors, scalars),
         torch._foreach_lerp(tensors, others, 0.7), torch._foreach_maximum(tensors, others),
     ]  # fmt: skip
     first = made[0]
@@ -74,7 +77,13 @@ def test_every_list_call(dtype):
     compiled = terra.function(every_list_call)
     for i in range(8):
         g = torch.Generator().manual_seed(i)
-        sizes = [(3, 4), (12,), (2, 3, 2), (), (5,)]  # equal numbers of elements in different shapes, and a 0-dim tensor
+        sizes = [
+            (3, 4),
+            (12,),
+            (2, 3, 2),
+            (),
+            (5,),
+        ]  # equal numbers of elements in different shapes, and a 0-dim tensor
         tensors = [(torch.rand(size, generator=g) + 0.5).to(dtype) for size in sizes]
         others = [(torch.rand(size, generator=g) + 0.5).to(dtype) for size in sizes]
         scalars = [0.5, 1.5, -2.0, 3.0, 0.25 + i]

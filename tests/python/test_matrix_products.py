@@ -1,10 +1,9 @@
 """Large matrix products of the graph may run in another library: near eager's in fast, bit for bit in exact."""
 
 import pytest
+import terra
 import torch
 import torch.nn.functional as F
-
-import terra
 
 CALLS = 24  # more than a race of the two libraries takes
 

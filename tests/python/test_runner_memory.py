@@ -4,10 +4,9 @@ import gc
 import threading
 
 import pytest
+import terra
 import torch
 import torch.nn.functional as F
-
-import terra
 
 SIZE = (512, 1024)  # 2 MiB: a block
 
