@@ -62,8 +62,8 @@ struct Executable {
 /// A group of events to be computed by one instruction; everything not in a group becomes an Extern of its own.
 using Groups = std::vector<Instruction>;
 
-/// Completes `groups` with externs, computes triggers from events, deaths and hazards, and sorts. A group whose
-/// trigger would be later than the segment's last event is broken up into externs. Events that only make views belong to no
+/// Completes `groups` with externs, computes triggers from events, deaths and hazards, and sorts. A group that
+/// fuses away what outlives the walk is broken up into externs. Events that only make views belong to no
 /// storage work: they become `Nothing` instructions or part of a group. See Schedule.cpp for why the order is right.
 std::vector<Instruction> schedule(const graph::Segment &segment, const graph::Deaths &deaths, Groups groups);
 

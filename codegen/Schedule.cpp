@@ -10,7 +10,8 @@
 // instruction whose inputs come from a later one. In program order with deferred groups a queue can deadlock: an
 // instruction early in the list could wait for a death that only happens after Python has read a later one's output.
 //
-// A segment ends at every gate, fetch and branch, so "everything has triggered" holds when one is reached.
+// A segment ends at every gate, fetch and branch, so "everything has triggered" holds when one is reached. The number of events is a
+// trigger too: the end of the walk, which a region's last segment reaches when the region does (Session::advance).
 #include "codegen/Executable.h"
 
 #include "codegen/Compiler.h"
@@ -127,7 +128,7 @@ void complete(const Segment &segment, std::vector<Instruction> &list) {
 }
 
 /// The instructions in an order that respects every hazard, with their triggers. On failure returns the index of a group
-/// that has to be broken up (it cannot trigger within the segment, or depends on itself through others), else -1.
+/// that has to be broken up (what it fuses away outlives the walk, or it depends on itself through others), else -1.
 class Order {
 public:
   Order(const Segment &segment, const graph::Deaths &deaths, std::vector<Instruction> &list)
@@ -196,7 +197,7 @@ private:
       trigger = std::max(trigger, deaths_.empty() ? kNever : deaths_[slot]);
     instruction.trigger = trigger;
     // Late only because of an earlier group: that one was broken up first.
-    return trigger < segment_.events.size();
+    return trigger <= segment_.events.size();
   }
 
   int groupInCycle() const {
@@ -298,7 +299,7 @@ private:
       if (instruction.trigger < previous)
         return describe(segment_, instruction) + " is not sorted by trigger";
       previous = instruction.trigger;
-      if (instruction.trigger >= segment_.events.size())
+      if (instruction.trigger > segment_.events.size())
         return describe(segment_, instruction) + " triggers after the segment";
       if (instruction.trigger < instruction.events.back())
         return describe(segment_, instruction) + " triggers before its last event";

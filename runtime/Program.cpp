@@ -63,7 +63,7 @@ bool CompiledSegment::learn(const DeathTable &deaths) {
   uint32_t end = uint32_t(segment_.events.size());
   for (size_t slot = 0; slot < deaths_.size(); ++slot) {
     uint32_t death = segment_.slots[slot].external ? kNever : deaths[slot].load(std::memory_order_relaxed);
-    deaths_[slot] = std::max(deaths_[slot], death >= end ? kNever : death);
+    deaths_[slot] = std::max(deaths_[slot], death > end ? kNever : death);
   }
   return ++walks_ == kLearningWalks;
 }

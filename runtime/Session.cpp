@@ -11,8 +11,6 @@
 
 namespace terra::runtime {
 
-using codegen::Instruction;
-using graph::kNever;
 using graph::NodeId;
 using graph::TraceGraph;
 using tracer::CallView;
@@ -28,8 +26,6 @@ constexpr size_t kMaxNodes = 200'000;
 constexpr size_t kFirstLoopCheck = 2 * tracer::kLeastRepetition;
 /// A region that goes on this long without repeating runs on as eager.
 constexpr size_t kMaxRecording = 500'000;
-/// Python may be this many events ahead of the GraphRunner.
-constexpr uint64_t kMaxQueuedEvents = 16'384;
 } // namespace
 
 Session::Session(Runtime &runtime, SessionOptions options) : runtime_(runtime), options_(options) {}
@@ -101,177 +97,6 @@ Session::Action Session::onCall(const CallView &call) {
   return mode_ == Mode::Recording ? Action::Record : Action::Eager;
 }
 
-void Session::limitRunAhead() {
-  GraphRunner &runner = runtime_.runner();
-  if (runner.queuedEvents() > kMaxQueuedEvents && runner.lastTicket() > 1)
-    runtime_.waitLocked(runner.lastTicket() - 1);
-}
-
-bool Session::matchNext(const CallView &call) {
-  bool inside = run_ && !run_->recognisedAll;
-  if (!inside)
-    return enterSegment(call);
-  const graph::Segment &segment = run_->segment();
-  mismatch_ = tracer::match(segment, position_ + 1, call, run_->binding);
-  if (!mismatch_) {
-    const graph::Event &event = *segment.events[position_ + 1].event;
-    mismatchText_ = tracer::describe(mismatch_, event) + (event.location.empty() ? "" : " at " + event.location);
-    return false;
-  }
-  holdBound();
-  last_ = run_->compiled->nodes()[++position_];
-  return true;
-}
-
-bool Session::enterSegment(const CallView &call) {
-  mismatchText_ = std::string(call.op ? call.op->name : "?") + " is new after " +
-                  (graph_[last_].event ? std::string(graph_[last_].event->name()) : "the start");
-  for (NodeId next : graph_[last_].next) {
-    const std::shared_ptr<CompiledSegment> &segment = program_.at(next);
-    if (segment && segment->segment().events[0].event->op == call.op &&
-        startRun(segment,
-                 [&](tracer::Binding &binding) { return tracer::match(segment->segment(), 0, call, binding); })) {
-      last_ = next;
-      return true;
-    }
-  }
-  return false;
-}
-
-bool Session::startRun(const std::shared_ptr<CompiledSegment> &segment, const Match &match) {
-  std::shared_ptr<Run> run = spare_ ? std::move(spare_) : std::make_shared<Run>();
-  run->binding.reset(segment->segment(), runtime_.newEpoch());
-  mismatch_ = match(run->binding);
-  if (!mismatch_) {
-    const graph::Event &event = *segment->segment().events[0].event;
-    mismatchText_ = tracer::describe(mismatch_, event) + (event.location.empty() ? "" : " at " + event.location);
-    spare_ = std::move(run);
-    return false;
-  }
-  run_ = std::move(run);
-  position_ = 0;
-  runtime_.eventIndex.store(0, std::memory_order_relaxed);
-  ++runsStarted_;
-  run_->compiled = segment;
-  segment->lastRegion = stats_.regionsCoexecuted;
-  noteRunStart();
-  if (segment->gate()) {
-    run_->recognisedAll = true;
-    ++stats_.gates;
-    return true;
-  }
-  run_->executable = segment->executable();
-  run_->buffers.resize(segment->segment().slots.size());
-  run_->unfused.assign(run_->executable->instructions.size(), 0);
-  run_->failure = failure_;
-  run_->failAt = failKernelAt >= 0 ? failKernelAt - int64_t(regionEvents_ - 1) : -1;
-  if (segment->learning()) {
-    run_->deaths = std::make_shared<DeathTable>(segment->segment().slots.size());
-    for (auto &death : *run_->deaths)
-      death.store(kNever, std::memory_order_relaxed);
-  }
-  limitRunAhead();
-  runtime_.runner().submit(run_);
-  if (segment->random())
-    runtime_.noteRandom(run_->ticket);
-  holdBound();
-  return true;
-}
-
-void Session::holdBound() {
-  const graph::Segment &segment = run_->segment();
-  if (run_->compiled->gate())
-    return;
-  for (uint32_t slot : run_->binding.bound) {
-    auto *buffer = static_cast<Buffer *>(run_->binding.slots[slot]);
-    run_->buffers[slot] = BufferRef::retain(buffer);
-    buffer->lastUse.store(run_->ticket, std::memory_order_release);
-    if (segment.slots[slot].written)
-      buffer->lastWrite.store(run_->ticket, std::memory_order_release);
-  }
-}
-
-void Session::promise(uint32_t slot, Buffer *buffer) {
-  buffer->epoch = run_->binding.epoch;
-  buffer->slot = slot;
-  buffer->graphBorn = true;
-  buffer->lastUse.store(run_->ticket, std::memory_order_relaxed);
-  if (run_->segment().slots[slot].written)
-    buffer->lastWrite.store(run_->ticket, std::memory_order_relaxed);
-  if (run_->deaths)
-    buffer->noteDeathIn(run_->deaths, slot);
-  run_->binding.slots[slot] = buffer;
-  run_->buffers[slot] = BufferRef::retain(buffer);
-}
-
-void Session::advance() {
-  publish();
-  if (position_ + 1 == run_->segment().events.size()) {
-    run_->recognisedAll = true;
-    finishWalk();
-  }
-}
-
-void Session::publish() {
-  const auto &instructions = run_->executable->instructions;
-  uint32_t next = run_->next;
-  std::vector<uint32_t> survivors;
-  for (; next < instructions.size() && instructions[next].trigger <= position_; ++next)
-    for (uint32_t slot : instructions[next].fusedAway)
-      if (run_->buffers[slot] && run_->buffers[slot]->alive()) {
-        run_->unfused[next] = 1;
-        survivors.push_back(slot);
-      }
-  if (next != run_->next) {
-    run_->next = next;
-    runtime_.runner().publish(*run_, next);
-  }
-  if (!survivors.empty()) {
-    stats_.survivors += survivors.size();
-    if (run_->compiled->survived(survivors))
-      compile(run_->compiled);
-  }
-}
-
-void Session::finishWalk() {
-  closeRun();
-  run_->compiled->countWalk();
-  if (run_->deaths && run_->compiled->learn(*run_->deaths))
-    compile(run_->compiled);
-}
-
-void Session::closeRun() {
-  if (!run_->closed.load(std::memory_order_relaxed))
-    runtime_.runner().close(*run_);
-}
-
-void Session::compile(const std::shared_ptr<CompiledSegment> &segment) {
-  if (options_.numerics == codegen::Numerics::Exact)
-    return;
-  codegen::CompileOptions options;
-  options.numerics = options_.numerics;
-  runtime_.compileQueue().submit(segment, options, compileStats_);
-}
-
-bool Session::holdsOpen(uint64_t id, bool byEpoch) const {
-  if (mode_ != Mode::CoExecuting || !run_ || run_->recognisedAll)
-    return false;
-  return byEpoch ? run_->binding.epoch == id : run_->ticket <= id;
-}
-
-void Session::flush() {
-  if (!run_ || run_->closed.load(std::memory_order_relaxed) || run_->compiled->gate())
-    return;
-  std::vector<bool> covered(position_ + 1, false);
-  for (uint32_t i = 0; i < run_->next; ++i)
-    for (uint32_t event : run_->executable->instructions[i].events)
-      covered[event] = true;
-  for (uint32_t event = 0; event <= position_; ++event)
-    if (!covered[event])
-      run_->leftover.push_back(event);
-  closeRun();
-}
-
 void Session::abandon() {
   run_.reset();
   left_.reset();
@@ -279,7 +104,12 @@ void Session::abandon() {
   mode_ = Mode::Eager;
 }
 
-void Session::interrupt(const std::string &reason) { diverge(reason); }
+void Session::interrupt(const std::string &reason) {
+  if (open() && run_->recognisedAll)
+    finishWalk();
+  else
+    diverge(reason);
+}
 
 void Session::diverge(const std::string &reason) {
   if (mode_ != Mode::CoExecuting)
@@ -343,6 +173,8 @@ void Session::exit(bool raised) {
     const auto &next = graph_[last_].next;
     bool whole = (!run_ || run_->recognisedAll) && std::find(next.begin(), next.end(), TraceGraph::kEnd) != next.end();
     if (whole) {
+      if (open())
+        finishWalk();
       ++stats_.regionsCoexecuted;
       fruitless_ = 0;
       if (++stable_ == patience_ && hasColdPaths())

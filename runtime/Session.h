@@ -99,8 +99,9 @@ private:
   void noteRunStart();
   std::optional<SpanRange> spanSince(const SpanMark &mark) const;
   void holdBound();
-  void publish();
-  void closeRun();
+  /// Hands the runner what is due once the events up to `position` have passed.
+  void publish(uint32_t position);
+  bool open() const; ///< the runner waits for more of `run_`
   void finishWalk();
   void flush();
   void diverge(const std::string &reason);

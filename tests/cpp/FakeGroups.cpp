@@ -263,7 +263,7 @@ graph::Deaths disturb(std::mt19937_64 &random, const Segment &segment, graph::De
     if (s.external)
       deaths[slot] = kNever;
     else if (random() % 4 == 0)
-      deaths[slot] = s.producer + uint32_t(random() % (segment.events.size() - s.producer));
+      deaths[slot] = s.producer + uint32_t(random() % (segment.events.size() + 1 - s.producer));
   }
   return deaths;
 }

@@ -112,6 +112,16 @@ TEST_F(Schedule, groups_that_cannot_trigger_in_the_segment_are_broken_up) {
   EXPECT_THAT(order({}, {group({0, 1}, {slotOf(0)})}), ElementsAre(0u, 1u)) << "deaths are not known yet";
 }
 
+TEST_F(Schedule, a_group_may_wait_for_what_dies_after_the_last_event) {
+  Tensor c = add(a_, b_);
+  add(c, c);
+  Deaths deaths = never();
+  deaths[slotOf(0)] = 2;
+  EXPECT_THAT(order(deaths, {group({0, 1}, {slotOf(0)})}), ElementsAre(1u));
+  EXPECT_EQ(of(1).trigger, 2u);
+  EXPECT_THAT(of(1).fusedAway, ElementsAre(slotOf(0)));
+}
+
 TEST_F(Schedule, groups_that_wait_for_each_other_are_broken_up) {
   Tensor c = add(a_, b_); // 0: group A
   Tensor d = add(c, b_);  // 1: group B reads A
@@ -200,7 +210,7 @@ TEST_F(Verify, triggers_out_of_order) {
 }
 
 TEST_F(Verify, a_trigger_after_the_segment) {
-  list_.back().trigger = 5;
+  list_.back().trigger = uint32_t(r_.segment().events.size()) + 1;
   EXPECT_THAT(verify({}), HasSubstr("triggers after the segment"));
 }
 
