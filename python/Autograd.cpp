@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/python_function.h>
 #include <torch/csrc/autograd/python_variable.h>
 
+#include <array>
 #include <map>
 #include <string>
 
@@ -23,14 +24,58 @@ struct Watched {
   std::shared_ptr<frontend::BackwardLearner> learner;
 };
 
+/// `loss.backward()` was not recognised: there is no need to try again when it reaches the engine.
+thread_local bool tried = false;
+
+py::object answer(const frontend::BackwardRequest &request) {
+  frontend::BackwardOutcome outcome = frontend::beginBackward(request);
+  if (!outcome.recognised)
+    return outcome.learner ? py::cast(Watched{std::move(outcome.learner)}) : py::none();
+  if (request.accumulates)
+    return py::bool_(true);
+  py::tuple results(outcome.results.size());
+  for (size_t i = 0; i < outcome.results.size(); ++i)
+    results[i] = py::reinterpret_steal<py::object>(THPVariable_Wrap(outcome.results[i]));
+  return results;
+}
+
 /// True: the backward was recognised. None: run it. Otherwise run it and give what was returned to `backward_ran`.
 py::object backward(const py::object &root, const py::object &gradient, bool retainGraph) {
   if (!THPVariable_CheckExact(root.ptr()) || !(gradient.is_none() || THPVariable_Check(gradient.ptr())))
     return py::none();
-  frontend::BackwardOutcome outcome = frontend::beginBackward(tensorOf(root), tensorOf(gradient), retainGraph);
-  if (outcome.recognised)
-    return py::bool_(true);
-  return outcome.learner ? py::cast(Watched{std::move(outcome.learner)}) : py::none();
+  std::array roots = {tensorOf(root)}, gradients = {tensorOf(gradient)};
+  py::object outcome = answer({.roots = roots, .gradients = gradients, .retainGraph = retainGraph});
+  tried = outcome.is_none();
+  return outcome;
+}
+
+/// False when something is no plain tensor.
+bool unpack(const py::tuple &objects, std::vector<at::Tensor> &tensors) {
+  for (py::handle object : objects) {
+    if (!THPVariable_CheckExact(object.ptr()))
+      return false;
+    tensors.push_back(THPVariable_Unpack(object.ptr()));
+  }
+  return true;
+}
+
+/// What PyTorch's engine is about to be asked. As `backward`, with a tuple in place of True where gradients are returned.
+py::object engine(const py::tuple &roots, const py::tuple &gradients, bool retainGraph, const py::tuple &inputs,
+                  bool mayMiss, bool accumulates) {
+  std::vector<at::Tensor> rootTensors, gradientTensors, inputTensors;
+  if (std::exchange(tried, false) || (inputs.empty() && !accumulates) || roots.size() != gradients.size() ||
+      !unpack(roots, rootTensors) || !unpack(gradients, gradientTensors) || !unpack(inputs, inputTensors))
+    return py::none();
+  return answer({rootTensors, gradientTensors, inputTensors, retainGraph, accumulates, mayMiss});
+}
+
+/// `results`: what the engine returned.
+void backwardRan(const Watched &watched, const py::object &results) {
+  std::vector<at::Tensor> tensors;
+  if (py::isinstance<py::tuple>(results))
+    for (py::handle result : results)
+      tensors.push_back(tensorOf(py::reinterpret_borrow<py::object>(result)));
+  frontend::finishBackward(*watched.learner, tensors);
 }
 
 /// The engine is about to run on `roots`.
@@ -120,7 +165,8 @@ py::object gradFn(const py::object &tensor) {
 void bindAutograd(py::module_ &module) {
   py::class_<Watched>(module, "WatchedBackward");
   module.def("backward", &backward);
-  module.def("backward_ran", [](const Watched &watched) { frontend::finishBackward(*watched.learner); });
+  module.def("engine", &engine);
+  module.def("backward_ran", &backwardRan);
   module.def("begin_engine", &beginEngine);
   module.def("end_engine", [](bool before) { frontend::excludeAbove(before); });
   module.def("grad_fn", &gradFn);

@@ -4,8 +4,10 @@
 
 #include <torch/csrc/autograd/variable.h>
 
+#include <algorithm>
 #include <cstring>
 #include <typeinfo>
+#include <unordered_set>
 
 namespace terra::frontend {
 
@@ -29,20 +31,74 @@ bool isCustom(const std::type_info &type) {
 
 } // namespace
 
-bool BackwardWalk::walk(const runtime::Session &session, const Edge &root) {
+BackwardEdges::BackwardEdges(const BackwardRequest &request) {
+  for (const at::Tensor &root : request.roots)
+    roots.push_back(torch::autograd::impl::gradient_edge(root));
+  for (const at::Tensor &input : request.inputs)
+    if (input.grad_fn())
+      inputs.push_back(torch::autograd::impl::gradient_edge(input));
+    else
+      inputs.emplace_back(torch::autograd::impl::try_get_grad_accumulator(input), 0);
+}
+
+bool BackwardWalk::walk(const runtime::Session &session, const BackwardRequest &request, const BackwardEdges &edges) {
   signature_.clear();
   calls_.clear();
   leaves_.clear();
   order_.clear();
   indices_.clear();
-  if (!root.is_valid())
-    return false;
-  signature_.push_back(root.input_nr);
-  indexOf(root.function.get());
+  accumulates_ = request.accumulates;
+  signature_.push_back(uint64_t(edges.roots.size()) << 32 | uint64_t(request.accumulates) << 1 | request.mayMiss);
+  for (size_t i = 0; i < edges.roots.size(); ++i) {
+    const Edge &root = edges.roots[i];
+    if (!root.is_valid())
+      return false;
+    signature_.push_back(uint64_t(indexOf(root.function.get())) << 32 | root.input_nr << 1 |
+                         request.gradients[i].defined());
+  }
   for (size_t next = 0; next < order_.size(); ++next)
     if (!visit(session, order_[next]))
       return false;
+  addInputs(edges);
   return true;
+}
+
+void BackwardWalk::addInputs(const BackwardEdges &edges) {
+  for (const Edge &input : edges.inputs) {
+    auto it = indices_.find(input.function.get());
+    signature_.push_back(it == indices_.end() ? 0 : (uint64_t(it->second) + 1) << 32 | input.input_nr);
+  }
+}
+
+namespace {
+
+const torch::autograd::edge_list &edgesOf(const Node &node) {
+  const auto *call = dynamic_cast<const CallNode *>(&node);
+  return call ? call->operandEdges() : node.next_edges();
+}
+
+} // namespace
+
+std::vector<bool> BackwardWalk::needed(const BackwardEdges &edges) const {
+  std::vector<bool> needed;
+  if (edges.inputs.empty())
+    return needed;
+  std::unordered_set<const Node *> reaching;
+  for (const Edge &input : edges.inputs)
+    reaching.insert(input.function.get());
+  auto leads = [&](const Edge &edge) { return edge.is_valid() && reaching.contains(edge.function.get()); };
+  needed.resize(order_.size());
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (size_t i = order_.size(); i-- > 0;) { // most nodes come before those behind them
+      const torch::autograd::edge_list &next = edgesOf(*order_[i]);
+      if (needed[i] || std::none_of(next.begin(), next.end(), leads))
+        continue;
+      needed[i] = changed = true;
+      reaching.insert(order_[i]);
+    }
+  }
+  return needed;
 }
 
 uint32_t BackwardWalk::indexOf(Node *node) {
@@ -114,7 +170,7 @@ bool BackwardWalk::visitLeaf(AccumulateGrad &leaf) {
       !torch::autograd::impl::hooks(variable).empty() || torch::autograd::impl::post_acc_grad_hooks(variable) ||
       !isPlain(*variable.unsafeGetTensorImpl()))
     return false;
-  if (const at::Tensor &grad = variable.grad(); grad.defined())
+  if (const at::Tensor &grad = variable.grad(); accumulates_ && grad.defined())
     if (!isPlain(*grad.unsafeGetTensorImpl()) || grad.requires_grad())
       return false;
   leaves_.push_back(&leaf);
@@ -122,9 +178,10 @@ bool BackwardWalk::visitLeaf(AccumulateGrad &leaf) {
   return true;
 }
 
-void BackwardWalk::release() {
-  for (Node *node : order_)
-    node->release_variables();
+void BackwardWalk::release(const std::vector<bool> &needed) {
+  for (size_t i = 0; i < order_.size(); ++i)
+    if (needed.empty() || needed[i])
+      order_[i]->release_variables();
 }
 
 } // namespace terra::frontend

@@ -11,29 +11,48 @@
 
 namespace terra::frontend {
 
+/// What PyTorch's engine is asked for.
+struct BackwardRequest {
+  c10::ArrayRef<at::Tensor> roots, gradients; ///< parallel; an undefined gradient stands for ones
+  c10::ArrayRef<at::Tensor> inputs = {}; ///< whose gradients are wanted; empty: those of all leaves
+  bool retainGraph = false;
+  bool accumulates = true; ///< into `.grad`; otherwise the gradients are returned
+  bool mayMiss = true; ///< inputs need not be part of the graph
+};
+
+/// Where a request begins and ends. Has to be kept while the graph is walked: a leaf holds its accumulator weakly.
+struct BackwardEdges {
+  explicit BackwardEdges(const BackwardRequest &request);
+  torch::autograd::edge_list roots, inputs;
+};
+
 class BackwardWalk {
 public:
-  /// Walks the graph from `root`. False when a backward through it cannot be recognised: hooks, nodes written in Python, history from
-  /// before the region, values modified or released since they were saved.
-  bool walk(const runtime::Session &session, const torch::autograd::Edge &root);
+  /// Walks the graph from the roots. False when a backward through it cannot be recognised: hooks, nodes written in Python, history
+  /// from before the region, values modified or released since they were saved.
+  bool walk(const runtime::Session &session, const BackwardRequest &request, const BackwardEdges &edges);
 
-  /// Equal for two graphs that were made by the same events in the same way: nodes by where in which segment they were made, and
-  /// their edges.
+  /// Equal for two requests of the same kind on graphs that were made by the same events in the same way: nodes by where in which
+  /// segment they were made, and their edges.
   const std::vector<uint64_t> &signature() const { return signature_; }
   /// In the order of the walk.
   const std::vector<CallNode *> &calls() const { return calls_; }
   const std::vector<torch::autograd::AccumulateGrad *> &leaves() const { return leaves_; }
 
+  /// By node, in the order of the walk: the engine would run it, because it leads to an input. Empty: it would run all.
+  std::vector<bool> needed(const BackwardEdges &edges) const;
   /// What the engine does behind itself unless the graph is retained.
-  void release();
+  void release(const std::vector<bool> &needed);
 
 private:
   bool visit(const runtime::Session &session, torch::autograd::Node *node);
   bool visitCall(const runtime::Session &session, CallNode &call);
   bool visitLeaf(torch::autograd::AccumulateGrad &leaf);
   bool place(const runtime::Session &session, const torch::autograd::Node &node);
+  void addInputs(const BackwardEdges &edges);
   uint32_t indexOf(torch::autograd::Node *node);
 
+  bool accumulates_ = true;
   std::vector<uint64_t> signature_;
   std::vector<CallNode *> calls_;
   std::vector<torch::autograd::AccumulateGrad *> leaves_;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "frontend/torch/Compat.h"
+#include "frontend/torch/HostCall.h"
 #include "frontend/torch/ViewHistory.h"
 #include "runtime/BufferRef.h"
 #include "runtime/Program.h"

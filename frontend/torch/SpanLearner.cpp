@@ -121,6 +121,15 @@ bool SpanLearner::bindFeeds(const SpanRange &range) {
   return true;
 }
 
+namespace {
+torch::autograd::CreationMeta creationOfViews(bool listOfOne) {
+  using torch::autograd::CreationMeta;
+  if (!at::GradMode::is_enabled())
+    return CreationMeta::NO_GRAD_MODE;
+  return listOfOne ? CreationMeta::MULTI_OUTPUT_NODE : CreationMeta::DEFAULT;
+}
+} // namespace
+
 bool SpanLearner::bindResults(const SpanRange &range, const torch::jit::Stack &stack, size_t base) {
   std::vector<tracer::ResultView> views;
   if (!viewResults(stack, base, operands_, event_->resultCounts, views))
@@ -135,7 +144,9 @@ bool SpanLearner::bindResults(const SpanRange &range, const torch::jit::Stack &s
         tensors.push_back(element.toTensor());
   }
   const std::vector<int32_t> &inner = range.segment->segment().events[range.first].event->resultCounts;
-  ViewReader reader(operands_, entry_, range.count == 1 && !inner.empty() && inner.front() >= 0);
+  bool listOfOne =
+      range.count == 1 && !inner.empty() && inner.front() >= 0; // one event below made all of a list at once
+  ViewReader reader(operands_, creationOfViews(listOfOne), entry_.op.name == "aten::detach");
   for (size_t i = 0; i < views.size(); ++i)
     if (!bindResult(range, views[i], tensors[i], reader))
       return false;

@@ -1,12 +1,13 @@
 #include "frontend/torch/ViewHistory.h"
 
+#include "frontend/torch/HostCall.h"
 #include "frontend/torch/Storage.h"
 #include "tracer/Recorder.h"
 
-#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/generated/Functions.h>
 
+#include <algorithm>
 #include <typeinfo>
 
 namespace terra::frontend {
@@ -97,7 +98,7 @@ std::optional<uint32_t> ViewReader::addShared(const at::Tensor &result) {
     return std::nullopt;
   view.of = *operand;
   if (!viewMeta(result)) {
-    if (entry_.op.name != "aten::detach")
+    if (!mayDetach_)
       return std::nullopt;
     view.kind = ViewHistory::Kind::Detached;
     return operand;
@@ -105,10 +106,7 @@ std::optional<uint32_t> ViewReader::addShared(const at::Tensor &result) {
   if (!isUsual(result))
     return std::nullopt;
   view.kind = ViewHistory::Kind::OfOperand;
-  if (!at::GradMode::is_enabled())
-    view.creation = CreationMeta::NO_GRAD_MODE;
-  else if (returnsList_)
-    view.creation = CreationMeta::MULTI_OUTPUT_NODE;
+  view.creation = creation_;
   const DifferentiableViewMeta *before = viewMeta(tensorOf(operands_[*operand]));
   CreationMeta expected = before && before->has_bw_view()
                               ? torch::autograd::propagate_creation_meta(before->get_creation_meta(), view.creation)
@@ -131,6 +129,13 @@ bool ViewReader::nodesFit(c10::ArrayRef<at::Tensor> results, const std::vector<b
       return false;
   }
   return true;
+}
+
+bool ViewReader::returnsBase(c10::ArrayRef<at::Tensor> results) const {
+  auto isBase = [&](const at::Tensor &result) {
+    return std::find(bases_.begin(), bases_.end(), result.unsafeGetTensorImpl()) != bases_.end();
+  };
+  return std::any_of(results.begin(), results.end(), isBase);
 }
 
 std::optional<uint32_t> ViewReader::operandOf(const at::Tensor &result) const {

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "frontend/torch/Compat.h"
-#include "frontend/torch/HostCall.h"
+#include "graph/Event.h"
 
 #include <ATen/core/Tensor.h>
 #include <torch/csrc/autograd/variable.h>
@@ -52,9 +52,10 @@ struct CallViews {
 /// Looks at the results of a real call, one after another.
 class ViewReader {
 public:
-  /// `returnsList`: one event below made all of a list at once.
-  ViewReader(c10::ArrayRef<c10::intrusive_ptr<c10::TensorImpl>> operands, const OpEntry &entry, bool returnsList)
-      : operands_(operands), entry_(entry), returnsList_(returnsList) {}
+  using CreationMeta = torch::autograd::CreationMeta;
+  /// `creation`: of views of operands. `mayDetach`: they may have no history.
+  ViewReader(c10::ArrayRef<c10::intrusive_ptr<c10::TensorImpl>> operands, CreationMeta creation, bool mayDetach)
+      : operands_(operands), creation_(creation), mayDetach_(mayDetach) {}
 
   /// A result on memory of the call's own. False when it is a view that could not be made again.
   bool addOwn(const at::Tensor &result);
@@ -65,6 +66,8 @@ public:
 
   /// One node can stand for the history of all results.
   bool nodesFit(c10::ArrayRef<at::Tensor> results, const std::vector<bool> &history) const;
+  /// The program can reach a base as another result too.
+  bool returnsBase(c10::ArrayRef<at::Tensor> results) const;
 
   CallViews views;
 
@@ -72,8 +75,8 @@ private:
   std::optional<uint32_t> operandOf(const at::Tensor &result) const;
 
   c10::ArrayRef<c10::intrusive_ptr<c10::TensorImpl>> operands_;
-  const OpEntry &entry_;
-  bool returnsList_;
+  CreationMeta creation_;
+  bool mayDetach_;
   std::vector<const c10::TensorImpl *> bases_;
 };
 

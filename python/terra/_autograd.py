@@ -18,13 +18,41 @@ def _engine(original: Callable[..., Any]) -> Callable[..., Any]:
     def run(t_outputs: Any, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             return original(t_outputs, *args, **kwargs)
+        watched = _recognise(t_outputs, *args, **kwargs)
+        if watched is True:
+            return None
+        if isinstance(watched, tuple):
+            return watched
         before = _C.begin_engine(t_outputs)
         try:
-            return original(t_outputs, *args, **kwargs)
+            results = original(t_outputs, *args, **kwargs)
+        except BaseException:
+            watched = None  # whoever keeps the traceback would keep it at work
+            raise
         finally:
             _C.end_engine(before)
+        if watched is not None:
+            _C.backward_ran(watched, results)
+        return results
 
     return run
+
+
+def _recognise(
+    outputs: Any,
+    gradients: Any = None,
+    retain_graph: Any = None,
+    create_graph: Any = True,
+    inputs: Any = (),
+    allow_unreachable: Any = False,
+    accumulate_grad: Any = False,
+    **others: Any,
+) -> Any:
+    """What `_C.engine` makes of it: None where it has to run and nobody watches."""
+    usual = all(isinstance(tensors, tuple) for tensors in (outputs, gradients, inputs))
+    if create_graph or others or not usual or _watched_by_modes():
+        return None
+    return _C.engine(outputs, gradients, bool(retain_graph), inputs, bool(allow_unreachable), bool(accumulate_grad))
 
 
 def _watched_by_modes() -> bool:
@@ -43,7 +71,7 @@ def _tensor_backward(original: Callable[..., Any]) -> Callable[..., Any]:
         if watched is not True:
             original(self, gradient, retain_graph, create_graph, inputs)
             if watched is not None:
-                _C.backward_ran(watched)
+                _C.backward_ran(watched, None)
         return None
 
     return backward
@@ -69,7 +97,7 @@ def _module_backward(original: Callable[..., Any]) -> Callable[..., Any]:
         if watched is not True:
             original(tensors, grad_tensors, retain_graph, create_graph)
             if watched is not None:
-                _C.backward_ran(watched)
+                _C.backward_ran(watched, None)
         return None
 
     return backward

@@ -358,3 +358,76 @@ def test_gradients_are_accumulated_with_varying_scalars():
         assert torch.equal(eager(2.0 + i % 4, seed), step(2.0 + i % 4, seed))
     after = step.stats()
     assert after["regions_coexecuted"] - before["regions_coexecuted"] == 10
+
+
+def gradients_returned(model, x):
+    loss = model(x).square().mean()
+    for p, g in zip(model.parameters(), torch.autograd.grad(loss, list(model.parameters())), strict=True):
+        p.grad = g
+    return loss
+
+
+def gradients_of_the_input(model, x):
+    x = x.detach().clone().requires_grad_()
+    (g,) = torch.autograd.grad(model(x).square().mean(), x)
+    return g
+
+
+def two_roots(model, x):
+    h = model[0](x)
+    torch.autograd.backward([h.square().mean(), model[1](h).mean()])
+    return h
+
+
+def some_inputs(model, x):
+    loss = model(x).square().mean()
+    loss.backward(inputs=[model[1].weight, model[0].bias])
+    return loss
+
+
+def two_roots_with_gradients(model, x):
+    h = model[0](x)
+    torch.autograd.backward([h, model[1](h).mean()], [x, None], inputs=[model[0].weight])
+    return h
+
+
+# Spans of a step, and how often PyTorch makes a gradient of ones: below autograd, one event each.
+GRADIENTS = {
+    gradients_returned: (2 + 2 + 1, 1),
+    gradients_of_the_input: (2 + 2 + 2 + 1, 1),
+    two_roots: (1 + 2 + 2 + 1, 2),
+    some_inputs: (2 + 2 + 1, 1),
+    two_roots_with_gradients: (1 + 2 + 1, 1),
+}
+
+
+@pytest.mark.parametrize("body", GRADIENTS, ids=lambda body: body.__name__)
+def test_gradients_are_one_span(body):
+    """Whatever the engine is asked for: gradients that are returned, of some inputs, from several roots."""
+
+    def run(wrap):
+        torch.manual_seed(11)
+        model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+        x = torch.randn(3, 4)
+
+        @wrap
+        def step():
+            model.zero_grad()
+            return body(model, x).detach()
+
+        return step, model
+
+    (eager, reference), (step, model) = run(lambda f: f), run(lambda f: terra.function(f, numerics="exact"))
+    for i in range(30):
+        if i == 20:
+            before = step.stats()
+        assert torch.equal(eager(), step())
+        for p, q in zip(model.parameters(), reference.parameters(), strict=True):
+            assert (p.grad is None) == (q.grad is None)
+            assert p.grad is None or torch.equal(p.grad, q.grad)
+    after = step.stats()
+    counts = {key: (after[key] - before[key]) / 10 for key in ("regions_coexecuted", "spans", "span_events", "events")}
+    spans, ones = GRADIENTS[body]
+    assert counts["regions_coexecuted"] == 1, counts
+    assert counts["spans"] == spans + 1, counts  # and the detach
+    assert counts["span_events"] == counts["events"] - ones, counts
