@@ -26,23 +26,13 @@ namespace terra::codegen {
 
 namespace {
 
-/// MLIR's context interns without bound and its threads are not wanted: one for the process, used by one compilation
-/// at a time.
-struct Mlir {
-  std::mutex mutex;
-  MLIRContext context{MLIRContext::Threading::DISABLED};
-
-  Mlir() {
-    context.loadDialect<ir::TerraDialect, func::FuncDialect, scf::SCFDialect, arith::ArithDialect, math::MathDialect,
-                        cf::ControlFlowDialect, LLVM::LLVMDialect>();
-    registerBuiltinDialectTranslation(context);
-    registerLLVMDialectTranslation(context);
-    giveBackCode();
-  }
-
-  static Mlir &get() {
-    static auto *mlir = new Mlir();
-    return *mlir;
+/// A context interns without bound and keeps what it has: each compilation makes its own, in half a millisecond.
+struct Context : MLIRContext {
+  Context() : MLIRContext(Threading::DISABLED) {
+    loadDialect<ir::TerraDialect, func::FuncDialect, scf::SCFDialect, arith::ArithDialect, math::MathDialect,
+                cf::ControlFlowDialect, LLVM::LLVMDialect>();
+    registerBuiltinDialectTranslation(*this);
+    registerLLVMDialectTranslation(*this);
   }
 };
 
@@ -69,18 +59,17 @@ std::string printWithLines(Operation *op) {
 class Stages::Impl {
 public:
   Impl(const graph::Segment &segment, const graph::Deaths &deaths, StageCallback onStage, CompileCost &cost)
-      : mlir_(Mlir::get()), lock_(mlir_.mutex), segment_(segment), deaths_(deaths), onStage_(std::move(onStage)),
-        cost_(cost) {}
+      : segment_(segment), deaths_(deaths), onStage_(std::move(onStage)), cost_(cost) {}
 
   const std::string &remarks() const { return remarks_; }
 
   bool run(KeyedGroups &result, KernelStore &store, Kernels &kernels, std::vector<PendingKernel> &pending) {
-    ScopedDiagnosticHandler handler(&mlir_.context, [&](Diagnostic &d) {
+    ScopedDiagnosticHandler handler(&context_, [&](Diagnostic &d) {
       remarks_ += "// " + d.str() + "\n";
       return success();
     });
     if (StageTimer timer(cost_, Stage::Import); true)
-      module_ = passes::importSegment(mlir_.context, segment_, deaths_);
+      module_ = passes::importSegment(context_, segment_, deaths_);
     stage("imported");
     if (!runStage(Stage::Fuse, passes::addFusionStage))
       return false;
@@ -104,7 +93,7 @@ private:
 
   bool runStage(Stage stage, void (*add)(OpPassManager &)) {
     StageTimer timer(cost_, stage);
-    PassManager pm(&mlir_.context);
+    PassManager pm(&context_);
     add(pm);
     return succeeded(pm.run(*module_));
   }
@@ -233,7 +222,7 @@ private:
 
   /// Moves one kernel, and a copy of every declaration, into a module of LLVM IR.
   PendingKernel translate(const std::string &name, const Key &key) {
-    OwningOpRef<ModuleOp> part(ModuleOp::create(UnknownLoc::get(&mlir_.context)));
+    OwningOpRef<ModuleOp> part(ModuleOp::create(UnknownLoc::get(&context_)));
     for (LLVM::LLVMFuncOp function : llvm::make_early_inc_range(module_->getOps<LLVM::LLVMFuncOp>())) {
       if (function.isExternal())
         part->push_back(function.clone());
@@ -250,8 +239,7 @@ private:
     return pending;
   }
 
-  Mlir &mlir_;
-  std::lock_guard<std::mutex> lock_;
+  Context context_;
   const graph::Segment &segment_;
   const graph::Deaths &deaths_;
   StageCallback onStage_;
@@ -271,9 +259,8 @@ bool Stages::run(KeyedGroups &result, KernelStore &store, Kernels &kernels, std:
 const std::string &Stages::remarks() const { return impl_->remarks(); }
 
 std::vector<std::string> loweredByStages() {
-  Mlir &mlir = Mlir::get();
-  std::lock_guard lock(mlir.mutex);
-  return ir::loweredAtenNames(mlir.context);
+  Context context;
+  return ir::loweredAtenNames(context);
 }
 
 } // namespace terra::codegen
