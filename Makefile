@@ -54,7 +54,7 @@ bench: build
 	@set -e; for name in mlp_step groups demo_models tiny_models; do echo "==> $$name"; $(RUN) tests/benchmarks/$$name.py; done
 
 conformance: build
-	@TERRA_CONFORMANCE=1 $(RUN) -m pytest -q tests/python --timeout=3600
+	@$(RUN) .ci/conformance.py
 
 lint: setup
 	$(VENV)/bin/ruff check python tests .ci

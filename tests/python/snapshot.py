@@ -170,6 +170,9 @@ def _data_difference(expected, actual, tolerance, path):
     if tolerance.exact or not (expected.dtype.is_floating_point or expected.dtype.is_complex):
         return f"{path}: {_worst(expected, actual)}"
     rtol, atol = tolerance.of(expected.dtype)
+    # Sums that cancel (the gradient of a key's bias is zero) are as accurate as the largest elements.
+    largest = float(expected.abs().nan_to_num(0, 0, 0).max()) if expected.numel() else 0.0
+    atol = max(atol, 4 * torch.finfo(expected.dtype).eps * largest)
     wide = torch.complex128 if expected.dtype.is_complex else torch.float64
     if torch.allclose(actual.to(wide), expected.to(wide), rtol=rtol, atol=atol, equal_nan=True):
         return None

@@ -9,6 +9,7 @@ import warnings
 import pytest
 import terra
 import torch
+import torch._dynamo.testing
 from module_calls import check, outcome
 from snapshot import Tolerance, difference
 from terra import _C, _module
