@@ -194,12 +194,19 @@ bool recognise(Session &session, CallBuilder &builder, Stack *stack) {
   return false;
 }
 
+bool autocasts() { return !c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutocastCPU); }
+
 void hookAbove(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *stack) {
   Session *session = currentSession();
   if (!session || !session->coExecuting() || insideReal())
     return fallThrough(op, keys, stack);
   OpEntry &entry = opEntry(op);
-  if (!eligibleCached(entry) || !plainThread())
+  if (!plainThread(/*mayAutocast=*/true))
+    return fallThrough(op, keys, stack);
+  // PyTorch's own code casts, and keeps casts in its cache; each cast, and the call itself, come here again without autocast.
+  if (entry.callsUnderAutocast && autocasts())
+    return op.redispatchBoxed(belowAbove(keys), stack);
+  if (!eligibleCached(entry))
     return fallThrough(op, keys, stack);
   BuilderScope builder;
   if (builder->build(entry, *stack, currentContext()) != CallBuilder::Kind::Event || builder->numOperands() == 0 ||
@@ -219,8 +226,10 @@ void hookAbove(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *s
 
 } // namespace
 
-bool plainThread() {
+bool plainThread(bool mayAutocast) {
   c10::impl::LocalDispatchKeySet keys = c10::impl::tls_local_dispatch_key_set();
+  if (mayAutocast)
+    keys.excluded_ = keys.excluded_.add(c10::DispatchKey::AutocastCPU);
   constexpr c10::DispatchKeySet included =
       c10::default_included_set | c10::DispatchKeySet({kBelowAutograd, kAboveAutograd});
   return keys.included_ == included && keys.excluded_ == c10::default_excluded_set &&

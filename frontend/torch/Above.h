@@ -18,8 +18,8 @@ void noteUninitialised(const c10::IValue &result);
 /// A number made from nothing inside a call that is being learned.
 void noteConstant(const c10::IValue &result);
 
-/// Nothing on this thread but plain eager PyTorch: no autocast, functorch, Python mode, inference mode, tracing, anomaly mode or
-/// saved-tensor hooks.
-bool plainThread();
+/// Nothing on this thread but plain eager PyTorch: no autocast (of the CPU, unless it may), functorch, Python mode, inference mode,
+/// tracing, anomaly mode or saved-tensor hooks.
+bool plainThread(bool mayAutocast = false);
 
 } // namespace terra::frontend

@@ -19,10 +19,22 @@ uint32_t eventIndex();
 /// Memory from PyTorch's CPU allocator.
 runtime::Memory hostAllocate(size_t bytes);
 
-/// Grad mode, inference mode, default dtype, deterministic flags, threads, flush-denormal, packed.
+/// Grad mode, autocast and its dtype, inference mode, default dtype, deterministic flags, threads, packed.
 graph::Context currentContext();
 bool gradModeOf(graph::Context context);
 int threadsOf(graph::Context context);
+
+/// Autocast on this thread as it was when a call of that context was made.
+class AutocastScope {
+public:
+  explicit AutocastScope(graph::Context context);
+  ~AutocastScope();
+  AutocastScope(const AutocastScope &) = delete;
+
+private:
+  bool entered_, wasEnabled_ = false;
+  c10::ScalarType dtypeBefore_ = c10::ScalarType::Undefined;
+};
 
 /// Begins a region on this thread. False when it has to run as eager (another region is active, Dynamo or a fake mode is).
 bool enterRegion(runtime::Session &session);

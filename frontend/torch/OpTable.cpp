@@ -196,6 +196,14 @@ std::string fullName(const c10::FunctionSchema &schema) {
   return schema.name() + (schema.overload_name().empty() ? "" : "." + schema.overload_name());
 }
 
+bool callsUnderAutocast(const c10::OperatorHandle &handle) {
+  using Key = c10::DispatchKey;
+  bool composed = handle.hasKernelForDispatchKey(Key::CompositeImplicitAutograd) &&
+                  !handle.hasKernelForDispatchKey(Key::CPU) &&
+                  !handle.hasKernelForDispatchKey(Key::CompositeExplicitAutograd);
+  return composed || handle.hasKernelForDispatchKey(Key::AutocastCPU);
+}
+
 std::unique_ptr<OpEntry> makeEntry(const c10::OperatorHandle &handle) {
   auto entry = std::make_unique<OpEntry>(handle);
   const c10::FunctionSchema &schema = handle.schema();
@@ -220,6 +228,7 @@ std::unique_ptr<OpEntry> makeEntry(const c10::OperatorHandle &handle) {
   entry->indexesByMask = indexesByMask(base);
   entry->makesScalarsOnly = oneOf(base, {"zeros", "ones", "full", "scalar_tensor"});
   entry->makesUninitialised = makesUninitialised(base);
+  entry->callsUnderAutocast = callsUnderAutocast(handle);
   if (op.name.starts_with("profiler::") || looksAtMetadataOnly(base) || entry->makesUninitialised)
     entry->route = Route::Ignore;
   else if (isImmediate(base))

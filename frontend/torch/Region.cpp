@@ -7,6 +7,7 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/SequenceNumber.h>
+#include <ATen/autocast_mode.h>
 #include <c10/core/DefaultDtype.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
@@ -26,10 +27,18 @@ runtime::Runtime &runtimeInstance() {
 
 uint32_t eventIndex() { return runtimeInstance().eventIndex.load(std::memory_order_relaxed); }
 
+static constexpr int kAutocastShift = 25; ///< behind everything else
+
+/// 0: off.
+static uint64_t autocastDtype() {
+  return at::autocast::is_autocast_enabled(at::kCPU) ? 1 + uint64_t(at::autocast::get_autocast_dtype(at::kCPU)) : 0;
+}
+
 graph::Context currentContext() {
   at::Context &global = at::globalContext();
   graph::Context context = 0;
   auto add = [&](uint64_t value, int bits) { context = (context << bits) | (value & ((uint64_t(1) << bits) - 1)); };
+  add(autocastDtype(), 8);
   add(uint64_t(c10::get_default_dtype_as_scalartype()), 8);
   add(c10::InferenceMode::is_enabled(), 1);
   add(global.deterministicAlgorithms(), 1);
@@ -42,6 +51,24 @@ graph::Context currentContext() {
 
 bool gradModeOf(graph::Context context) { return context & 1; }
 int threadsOf(graph::Context context) { return int((context >> 1) & 0xfff); }
+
+static uint64_t autocastOf(graph::Context context) { return context >> kAutocastShift; }
+
+AutocastScope::AutocastScope(graph::Context context) : entered_(autocastOf(context) != 0) {
+  if (!entered_)
+    return;
+  wasEnabled_ = at::autocast::is_autocast_enabled(at::kCPU);
+  dtypeBefore_ = at::autocast::get_autocast_dtype(at::kCPU);
+  at::autocast::set_autocast_dtype(at::kCPU, c10::ScalarType(autocastOf(context) - 1));
+  at::autocast::set_autocast_enabled(at::kCPU, true);
+}
+
+AutocastScope::~AutocastScope() {
+  if (!entered_)
+    return;
+  at::autocast::set_autocast_enabled(at::kCPU, wasEnabled_);
+  at::autocast::set_autocast_dtype(at::kCPU, dtypeBefore_);
+}
 
 void listenOnThisThread() { c10::impl::tls_set_dispatch_key_included(kBelowAutograd, true); }
 

@@ -61,6 +61,7 @@ public:
         call_, event_, [this](uint32_t index) { return operand(index); },
         [this](uint32_t arg) { return run_.binding.scalars.data() + segmentEvent_.scalarFeeds[arg]; });
     c10::AutoGradMode gradMode(gradModeOf(event_.context));
+    AutocastScope autocast(event_.context);
     bool done =
         drawBernoulli(event_, stack) || (run_.executable->fast && (multiply(event_, stack) || convolve(event_, stack)));
     if (!done)
