@@ -3,6 +3,7 @@
 #include "python/OptimizerReader.h"
 
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/python_variable.h>
 
 #include <algorithm>
 #include <cmath>
@@ -89,7 +90,9 @@ private:
   void beginGroup(PyObject *group) override {
     lr_ = rate(group);
     if (lr_.kind != frontend::Rate::Kind::Python)
-      throw Unusual();
+      lrTensor_ = THPVariable_Unpack(item(group, names().lr));
+    else
+      lrTensor_ = at::Tensor();
     lambd_ = number(item(group, names().lambd));
     t0_ = number(item(group, names().t0));
     alpha_ = number(item(group, names().alpha));
@@ -113,7 +116,8 @@ private:
       if (averages)
         out_.scalars.push_back(mu);
     }
-    change(etaTensor, isForeach() ? etaOf(stepTensor, step) : asTensor(lr_.value / decay(step)));
+    bool tensors = isForeach() || lrTensor_.defined();
+    change(etaTensor, tensors ? etaOf(stepTensor, step) : asTensor(lr_.value / decay(step)));
     change(muTensor, asTensor(1 / std::max(1.0, step - t0_)));
   }
 
@@ -124,21 +128,29 @@ private:
     return c10::get_default_dtype_as_scalartype() == at::kFloat ? double(float(value)) : value;
   }
 
-  /// The foreach form computes with tensors. Most parameters have made the same number of steps.
+  /// The foreach form computes with tensors, and so does a learning rate that is one. Most parameters have made the same number of
+  /// steps.
   double etaOf(const at::Tensor &stepTensor, double step) {
     std::pair key(step, stepTensor.scalar_type());
     if (!computedFor_ || *computedFor_ != key) {
       at::NoGradGuard noGrad;
       c10::impl::ExcludeDispatchKeyGuard guard(
           c10::DispatchKeySet({frontend::kBelowAutograd, frontend::kAboveAutograd}));
-      at::Tensor eta = at::scalar_tensor(step, stepTensor.scalar_type()).mul(lambd_ * lr_.value).add(1).pow(alpha_);
-      eta_ = frontend::numberIn(eta.reciprocal().mul(lr_.value));
+      at::Tensor eta, stepNow = at::scalar_tensor(step, stepTensor.scalar_type());
+      if (lrTensor_.defined()) {
+        eta = lrTensor_.mul(lambd_);
+        eta = lrTensor_.div((isForeach() ? eta.mul(stepNow) : eta.mul(step)).add(1).pow(alpha_));
+      } else {
+        eta = stepNow.mul(lambd_ * lr_.value).add(1).pow(alpha_).reciprocal().mul(lr_.value);
+      }
+      eta_ = frontend::numberIn(eta);
       computedFor_ = key;
     }
     return eta_;
   }
 
   frontend::Rate lr_;
+  at::Tensor lrTensor_;
   double lambd_ = 0, t0_ = 0, alpha_ = 0, eta_ = 0;
   std::optional<std::pair<double, at::ScalarType>> computedFor_;
 };

@@ -54,6 +54,12 @@ OPTIMIZERS = {
     "asgd": lambda p: torch.optim.ASGD(p, weight_decay=0.1),
     "asgd_averaging": lambda p: torch.optim.ASGD(p, t0=3),
     "asgd_foreach": lambda p: torch.optim.ASGD(p, t0=3, foreach=True),
+    "asgd_tensor_lr": lambda p: torch.optim.ASGD(p, lr=torch.tensor(0.01), t0=3, alpha=0.6),
+    "asgd_tensor_lr_foreach": lambda p: torch.optim.ASGD(p, lr=torch.tensor(0.01), t0=3, foreach=True),
+    "asgd_double_lr": lambda p: torch.optim.ASGD(p, lr=torch.tensor(0.01, dtype=torch.float64), lambd=0.1),
+    "asgd_double_lr_foreach": lambda p: torch.optim.ASGD(
+        p, lr=torch.tensor(0.01, dtype=torch.float64), lambd=0.1, foreach=True
+    ),
     "muon": lambda p: torch.optim.Muon([q for q in p if q.dim() == 2]),
     "muon_matched": lambda p: torch.optim.Muon([q for q in p if q.dim() == 2], adjust_lr_fn="match_rms_adamw"),
     "groups": lambda p: torch.optim.AdamW([{"params": q, "lr": 0.001 * k} for k, q in enumerate(p)]),
@@ -192,6 +198,8 @@ SCHEDULED = {
     "adamw_tensor_lr": lambda p: torch.optim.AdamW(p, lr=torch.tensor(0.1)),
     "nadam": lambda p: torch.optim.NAdam(p, lr=0.1),
     "radam_foreach": lambda p: torch.optim.RAdam(p, lr=0.1, foreach=True),
+    "asgd_tensor_lr": lambda p: torch.optim.ASGD(p, lr=torch.tensor(0.1)),
+    "asgd_tensor_lr_foreach": lambda p: torch.optim.ASGD(p, lr=torch.tensor(0.1), foreach=True),
     "muon": lambda p: torch.optim.Muon([q for q in p if q.dim() == 2], lr=0.1),
 }
 
@@ -258,6 +266,7 @@ def test_numbers_of_the_state_are_true_in_between():
         torch.optim.NAdam,
         lambda p: torch.optim.ASGD(p, t0=5),
         lambda p: torch.optim.ASGD(p, t0=5, foreach=True),
+        lambda p: torch.optim.ASGD(p, lr=torch.tensor(0.02), t0=5),
         lambda p: torch.optim.AdamW(p, fused=True),
     ):
         expected = run(lambda f: f, make)
