@@ -14,29 +14,29 @@ using runtime::SessionOptions;
 
 namespace {
 
-/// Calls `function` as a region. Python never sees an extra frame.
+/// Calls `function` as a region, or eagerly. Python never sees an extra frame.
 py::object call(Session &session, const py::object &function, const py::args &args, const py::kwargs &kwargs) {
-  bool entered;
+  frontend::Entry entry;
   {
     py::gil_scoped_release release;
-    entered = frontend::enterRegion(session);
+    entry = frontend::enterCall(session);
   }
-  if (!entered)
+  if (entry == frontend::Entry::Inside)
     return function(*args, **kwargs);
   py::object result;
   try {
     result = function(*args, **kwargs);
   } catch (...) {
     py::gil_scoped_release release;
-    frontend::exitRegion(session, /*raised=*/true);
+    frontend::exitCall(session, entry, /*raised=*/true);
     throw;
   }
   py::gil_scoped_release release;
-  frontend::exitRegion(session, /*raised=*/false);
+  frontend::exitCall(session, entry, /*raised=*/false);
   return result;
 }
 
-py::dict stats(const Session &session) {
+py::dict stats(Session &session) {
   runtime::SessionStats s = session.stats();
   const runtime::CompileStats &c = session.compileStats();
   py::dict result;
@@ -44,6 +44,12 @@ py::dict stats(const Session &session) {
   result["regions_coexecuted"] = s.regionsCoexecuted;
   result["regions_diverged"] = s.regionsDiverged;
   result["regions_failed"] = s.regionsFailed;
+  runtime::Pace::Summary pace = session.pacing().summary();
+  result["regions_eager"] = pace.eagerCalls;
+  result["given_back"] = pace.givenBack;
+  result["verdicts"] = pace.verdicts;
+  result["graph_call_seconds"] = pace.graphSeconds;
+  result["eager_call_seconds"] = pace.eagerSeconds;
   result["events"] = s.events;
   result["gates"] = s.gates;
   result["spans"] = s.spans;
@@ -98,14 +104,15 @@ py::list segments(const Session &session) {
 
 void bindSession(py::module_ &module) {
   py::class_<Session, std::shared_ptr<Session>>(module, "Session")
-      .def(py::init([](const std::string &numerics, bool preciseErrors, const std::string &mode) {
+      .def(py::init([](const std::string &numerics, bool preciseErrors, const std::string &mode, bool neverSlower) {
              SessionOptions options;
              options.numerics = numerics == "exact" ? codegen::Numerics::Exact : codegen::Numerics::Fast;
              options.preciseErrors = preciseErrors;
              options.recordOnly = mode == "record";
+             options.neverSlower = neverSlower;
              return std::make_shared<Session>(frontend::runtimeInstance(), options);
            }),
-           py::arg("numerics"), py::arg("precise_errors"), py::arg("mode"))
+           py::arg("numerics"), py::arg("precise_errors"), py::arg("mode"), py::arg("never_slower"))
       .def("call", &call)
       .def("stats", &stats)
       .def("segments", &segments)
@@ -113,6 +120,7 @@ void bindSession(py::module_ &module) {
       .def("graph_text", [](const Session &session) { return graph::toString(session.graph()); })
       .def("graph_dot", [](const Session &session) { return graph::toDot(session.graph()); })
       .def("wait_compiled", &Session::waitCompiled, py::call_guard<py::gil_scoped_release>())
+      .def("force_eager", [](Session &session, uint64_t calls) { session.pacing().forceEager(calls); })
       .def_readwrite("force_divergence_at", &Session::forceDivergenceAt)
       .def_readwrite("fail_kernel_at", &Session::failKernelAt);
 }

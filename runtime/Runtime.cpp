@@ -24,8 +24,24 @@ double Runtime::waitedSeconds() { return waited; }
 bool Runtime::activate(Session *session) {
   if (disabled_)
     return false;
+  const void *first = nullptr;
+  if (!firstThread_.compare_exchange_strong(first, &waited) && first != &waited)
+    severalThreads_ = true;
   Session *none = nullptr;
-  return active_.compare_exchange_strong(none, session, std::memory_order_acq_rel);
+  if (!active_.compare_exchange_strong(none, session))
+    return false;
+  if (unhooked_.load() == 0)
+    return true;
+  deactivate();
+  return false;
+}
+
+bool Runtime::beginUnhooked() {
+  unhooked_.fetch_add(1);
+  if (!active_.load() && !severalThreads_ && runner_.idle())
+    return true;
+  endUnhooked();
+  return false;
 }
 
 namespace {

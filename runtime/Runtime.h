@@ -31,6 +31,10 @@ public:
   /// At most one region co-executes or records at a time; others run as eager. False when there is one already.
   bool activate(Session *session);
   void deactivate() { active_.store(nullptr, std::memory_order_release); }
+  /// While some thread does without the hook no region begins anywhere. Not possible while work is queued, nor once several threads
+  /// have begun regions: what one promises reaches the others.
+  bool beginUnhooked();
+  void endUnhooked() { unhooked_.fetch_sub(1); }
   Session *active() const { return active_.load(std::memory_order_acquire); }
 
   /// Before work outside the queue reads (or writes) a storage: waits for the queued writes (and reads) of it, flushing the
@@ -85,6 +89,9 @@ private:
   CompileQueue compileQueue_;
   RegionLock lock_;
   std::atomic<Session *> active_{nullptr};
+  std::atomic<int> unhooked_{0};
+  std::atomic<const void *> firstThread_{nullptr}; ///< that began a region
+  std::atomic<bool> severalThreads_{false};
   bool disabled_ = false;
   std::atomic<uint64_t> epoch_{1}, lastRandom_{0};
   Blocking blocking_;

@@ -1,6 +1,7 @@
 // One decorated function: what it has learned, and what it is doing now.
 #pragma once
 
+#include "runtime/Pacing.h"
 #include "runtime/RunAhead.h"
 #include "runtime/Runtime.h"
 #include "runtime/SessionTypes.h"
@@ -16,12 +17,7 @@ namespace terra::runtime {
 
 class Session {
 public:
-  enum class Action {
-    Recognised, ///< promise the results of `expected()`, then `advance`
-    Gate,       ///< settle the operands and run for real; results are real
-    Record,     ///< settle the operands, `recorder().begin`, run for real, `recorder().finish`
-    Eager       ///< settle the operands and run for real
-  };
+  using Action = SessionAction;
 
   Session(Runtime &runtime, SessionOptions options);
   ~Session();
@@ -75,6 +71,9 @@ public:
   /// True when the run with this ticket (or epoch) is being walked.
   bool holdsOpen(uint64_t id, bool byEpoch) const;
 
+  /// What is known of the function, it has gone through again; nothing is being compiled.
+  bool steady() const { return stable_ > 0 && compileStats_->pending.load() == 0; }
+  Pacing &pacing() { return pacing_; }
   const SessionOptions &options() const { return options_; }
   SessionStats stats() const { return stats_; }
   const Divergences &divergences() const { return divergences_; }
@@ -123,6 +122,7 @@ private:
   graph::TraceGraph graph_;
   Program program_;
   tracer::Recorder recorder_;
+  Pacing pacing_{runtime_, *this};
   SessionStats stats_;
   Divergences divergences_;
   std::shared_ptr<CompileStats> compileStats_ = std::make_shared<CompileStats>();

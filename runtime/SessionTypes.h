@@ -11,10 +11,19 @@
 
 namespace terra::runtime {
 
+/// What the frontend does with a call.
+enum class SessionAction {
+  Recognised, ///< promise the results of `Session::expected()`, then `advance`
+  Gate,       ///< settle the operands and run for real; results are real
+  Record,     ///< settle the operands, `recorder().begin`, run for real, `recorder().finish`
+  Eager       ///< settle the operands and run for real
+};
+
 struct SessionOptions {
   codegen::Numerics numerics = codegen::Numerics::Fast;
   bool preciseErrors = false; ///< every op that can fail on data runs as a gate
   bool recordOnly = false;    ///< never co-executes (for measuring)
+  bool neverSlower = false;   ///< runs eagerly where that measures faster
 };
 
 struct SessionStats {

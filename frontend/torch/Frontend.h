@@ -36,9 +36,15 @@ private:
   c10::ScalarType dtypeBefore_ = c10::ScalarType::Undefined;
 };
 
-/// Begins a region on this thread. False when it has to run as eager (another region is active, Dynamo or a fake mode is).
-bool enterRegion(runtime::Session &session);
-void exitRegion(runtime::Session &session, bool raised);
+/// A call of a decorated function on this thread: a region, or, where `Pace` says so, an eager call.
+enum class Entry : uint8_t {
+  Inside, ///< part of what is under way already: just run it
+  Region,
+  Eager
+};
+Entry enterCall(runtime::Session &session);
+/// Not after Inside.
+void exitCall(runtime::Session &session, Entry entry, bool raised);
 
 /// Someone is about to look at the tensor's memory without an op: waits, and records the look. `exposes`: the memory
 /// stays visible to code that can write it (NumPy).

@@ -12,6 +12,9 @@
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
+#include <c10/util/ScopeExit.h>
+
+#include <utility>
 
 namespace terra::frontend {
 
@@ -72,8 +75,31 @@ AutocastScope::~AutocastScope() {
 
 void listenOnThisThread() { c10::impl::tls_set_dispatch_key_included(kBelowAutograd, true); }
 
+namespace {
+
+/// The eager call under way on this thread, if there is one. It does without the hook where nothing is left for it to do: all that was
+/// promised has been computed and has found its way into the program's storages.
+struct EagerCall {
+  bool active = false, unhooked = false;
+
+  void begin() {
+    active = true;
+    unhooked = nothingToInstall() && runtimeInstance().beginUnhooked();
+    if (unhooked)
+      c10::impl::tls_set_dispatch_key_included(kBelowAutograd, false);
+  }
+  void end() {
+    if (std::exchange(unhooked, false)) {
+      listenOnThisThread();
+      runtimeInstance().endUnhooked();
+    }
+    active = false;
+  }
+};
+thread_local EagerCall eagerCall;
+
 bool enterRegion(runtime::Session &session) {
-  if (currentSession() || !session.enter())
+  if (!session.enter())
     return false;
   setCurrentSession(&session);
   listenOnThisThread();
@@ -85,6 +111,36 @@ void exitRegion(runtime::Session &session, bool raised) {
   setCurrentSession(nullptr);
   listenAboveAutograd(false);
   session.exit(raised);
+}
+
+} // namespace
+
+Entry enterCall(runtime::Session &session) {
+  using Way = runtime::Pacing::Way;
+  if (currentSession() || eagerCall.active)
+    return Entry::Inside;
+  Way way = session.pacing().enter();
+  if (way == Way::Inside)
+    return Entry::Inside;
+  if (way == Way::Eager) {
+    eagerCall.begin();
+    return Entry::Eager;
+  }
+  bool entered = false;
+  auto leave = c10::make_scope_exit([&] { // also when the error of an earlier region is raised
+    if (!entered)
+      session.pacing().leave(false);
+  });
+  entered = enterRegion(session);
+  return entered ? Entry::Region : Entry::Inside;
+}
+
+void exitCall(runtime::Session &session, Entry entry, bool raised) {
+  auto leave = c10::make_scope_exit([&] { session.pacing().leave(!raised); });
+  if (entry == Entry::Eager)
+    eagerCall.end();
+  else
+    exitRegion(session, raised);
 }
 
 } // namespace terra::frontend

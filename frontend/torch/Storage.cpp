@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <mutex>
 
 namespace terra::frontend {
@@ -16,9 +17,16 @@ using runtime::Memory;
 
 namespace {
 
+/// Storages of the program that have been promised data and not been given it yet.
+std::atomic<int64_t> uninstalled{0};
+
+void noteInstalled() { uninstalled.fetch_sub(1, std::memory_order_relaxed); }
+
 /// The program's storage object is gone, or has been given other memory.
 void dropBuffer(void *context) {
   auto *buffer = static_cast<Buffer *>(context);
+  if (!buffer->installed.load(std::memory_order_acquire))
+    noteInstalled();
   buffer->die(eventIndex());
   buffer->release();
 }
@@ -59,6 +67,7 @@ void install(c10::StorageImpl &storage, Buffer &buffer) {
   old.release_context();
   storage.set_data_ptr_noswap(c10::DataPtr(buffer.data(), &buffer, &dropBuffer, device));
   buffer.installed.store(true, std::memory_order_release);
+  noteInstalled();
 }
 
 } // namespace
@@ -114,10 +123,13 @@ Buffer *adopt(c10::StorageImpl &storage) {
 }
 
 c10::intrusive_ptr<c10::StorageImpl> makePromisedStorage(Buffer *buffer) {
+  uninstalled.fetch_add(1, std::memory_order_relaxed);
   return c10::make_intrusive<c10::StorageImpl>(
       c10::StorageImpl::use_byte_size_t(), c10::SymInt(int64_t(buffer->bytes())),
       c10::DataPtr(nullptr, buffer, &dropBuffer, c10::Device(c10::kCPU)), c10::GetCPUAllocator(), /*resizable=*/true);
 }
+
+bool nothingToInstall() { return uninstalled.load(std::memory_order_relaxed) == 0; }
 
 void settle(runtime::Runtime &runtime, const c10::TensorImpl &impl, bool write) {
   if (!impl.has_storage())

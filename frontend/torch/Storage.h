@@ -32,6 +32,9 @@ c10::intrusive_ptr<c10::StorageImpl> makePromisedStorage(runtime::Buffer *buffer
 /// Waits for queued work on the tensor's storage and installs its data. For every tensor that real work touches.
 void settle(runtime::Runtime &runtime, const c10::TensorImpl &impl, bool write);
 
+/// True when every storage of the program has the data that it was promised.
+bool nothingToInstall();
+
 /// Metadata of a plain tensor; `storage` is left null.
 tracer::TensorView viewOf(const c10::TensorImpl &impl);
 

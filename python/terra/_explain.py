@@ -25,6 +25,8 @@ def explain(fn: Any) -> str:
         f"{stats['kernels_compiled']} kernels compiled in {stats['compile_seconds']:.2f} s"
         + (f" ({stats['kernels_from_disk']} different ones came from the disk)" if stats["kernels_from_disk"] else ""),
     ]
+    if stats["verdicts"]:
+        lines.append(_compared(stats))
     if stats["spans"]:
         lines.append(
             f"recognised as a whole: {stats['spans']} calls, backwards and optimizer steps, "
@@ -39,6 +41,14 @@ def explain(fn: Any) -> str:
     for number, segment in enumerate(segments):
         lines += _describe(number, segment)
     return "\n".join(lines)
+
+
+def _compared(stats: dict[str, Any]) -> str:
+    graph, eager = stats["graph_call_seconds"], stats["eager_call_seconds"]
+    times = f"a call takes {graph * 1e6:.0f} µs with the graph, {eager * 1e6:.0f} µs without"
+    if stats["given_back"]:
+        return f"given back to eager: {times}; {stats['regions_eager']} calls ran eagerly"
+    return f"compared with eager: {times}"
 
 
 def _describe(number: int, segment: dict[str, Any]) -> list[str]:

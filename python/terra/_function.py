@@ -7,6 +7,7 @@ import copy
 import functools
 import inspect
 import operator
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -31,10 +32,16 @@ class TerraFunction:
         numerics: str,
         precise_errors: bool,
         mode: str,
+        never_slower: bool,
         compile_budget_seconds: float = 60.0,
     ) -> None:
         self._fn = fn
-        options = {"numerics": numerics, "precise_errors": precise_errors, "mode": mode}
+        options = {
+            "numerics": numerics,
+            "precise_errors": precise_errors,
+            "mode": mode,
+            "never_slower": never_slower,
+        }
         self._options = {**options, "compile_budget_seconds": compile_budget_seconds}
         self._session = _C.Session(**options)
         _C.set_compile_budget(self._session, compile_budget_seconds)
@@ -77,7 +84,9 @@ class TerraFunction:
     def stats(self) -> dict[str, Any]:
         """Counts and times so far.
 
-        regions_recorded, regions_coexecuted, regions_diverged, regions_failed: calls of the function; events, gates:
+        regions_recorded, regions_coexecuted, regions_diverged, regions_failed: calls of the function; regions_eager:
+        calls without the graph, for comparison or because the function is given_back (to eager); verdicts: comparisons
+        made; graph_call_seconds, eager_call_seconds: what a call cost either way in the last one; events, gates:
         recognised or recorded op calls; skeleton_seconds: Python's own time inside regions; wait_seconds: time in which
         Python waited for the graph; graph_seconds: time in which the GraphRunner worked (of the whole process);
         compile_seconds: processor time of background compilation; kernels_compiled: compiled kernels that its segments
@@ -105,6 +114,7 @@ def function(
     numerics: str = "fast",
     precise_errors: bool = False,
     mode: str = "auto",
+    never_slower: bool | None = None,
     compile_budget_seconds: float = 60.0,
 ) -> Any:
     """Decorate a callable: a training step, a whole training loop, a module, a bound method.
@@ -116,6 +126,9 @@ def function(
         precise_errors: operations that can fail on data (an index out of range) run at once, so that their errors
             appear exactly where eager raises them.
         mode: "auto", or "record" to only record and never co-execute (for measuring).
+        never_slower: now and then some calls are run eagerly and timed; a function whose graph clearly loses against
+            that runs eagerly from then on, until a later comparison says otherwise. `stats()` and `terra.explain` tell.
+            False: always the graph. The default is True, unless the environment has TERRA_NEVER_SLOWER=0.
         compile_budget_seconds: processor time that may be spent on compiling, in the background. What is not compiled
             by then stays with PyTorch's kernels; `terra.explain` says how much that is.
 
@@ -137,6 +150,7 @@ def function(
         "numerics": numerics,
         "precise_errors": precise_errors,
         "mode": mode,
+        "never_slower": os.environ.get("TERRA_NEVER_SLOWER") != "0" if never_slower is None else never_slower,
         "compile_budget_seconds": compile_budget_seconds,
     }
     if fn is None:

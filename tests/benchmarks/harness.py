@@ -85,7 +85,7 @@ def eager(name: str, program: Program) -> Variant:
 def under_terra(name: str, program: Program, **options) -> Variant:
     import terra
 
-    step = terra.function(**options)(program.step)
+    step = terra.function(**{"never_slower": False, **options})(program.step)
     return Variant(name, program, step, terra.synchronize, step.wait_compiled, step.stats)
 
 
@@ -121,6 +121,7 @@ VARIANTS: dict[str, Callable[[str, Program], Variant]] = {
     "eager": eager,
     "terra": under_terra,
     "exact": lambda name, program: under_terra(name, program, numerics="exact"),
+    "never-slower": lambda name, program: under_terra(name, program, never_slower=True),
     "record": lambda name, program: under_terra(name, program, mode="record"),
     "compile": compiled_model,
     "compile-step": compiled_step,

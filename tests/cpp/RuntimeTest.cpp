@@ -285,6 +285,56 @@ TEST_F(PrefixExecution, nested_regions_run_as_eager) {
   inner.exit(false);
 }
 
+TEST_F(PrefixExecution, no_region_begins_while_a_thread_does_without_the_hook) {
+  EXPECT_TRUE(runtime_.beginUnhooked());
+  EXPECT_FALSE(session_.enter());
+  runtime_.endUnhooked();
+  ASSERT_TRUE(session_.enter());
+  EXPECT_FALSE(runtime_.beginUnhooked());
+  session_.exit(false);
+  EXPECT_TRUE(runtime_.beginUnhooked());
+  runtime_.endUnhooked();
+}
+
+TEST_F(PrefixExecution, the_hook_stays_while_work_is_queued) {
+  auto body = [&] { step(); };
+  for (int i = 0; i < 3; ++i)
+    region(body);
+  runtime_.drain();
+  host_.shut();
+  region(body);
+  EXPECT_FALSE(runtime_.beginUnhooked());
+  host_.open();
+  runtime_.drain();
+  EXPECT_TRUE(runtime_.beginUnhooked());
+  runtime_.endUnhooked();
+}
+
+TEST_F(PrefixExecution, once_two_threads_have_begun_regions_the_hook_stays) {
+  region([&] { step(); });
+  std::thread([&] { region([&] { step(); }); }).join();
+  EXPECT_FALSE(runtime_.beginUnhooked());
+}
+
+TEST_F(PrefixExecution, an_eager_call_waits_for_what_the_function_has_queued) {
+  runtime::Pacing &pacing = session_.pacing();
+  auto call = [&](bool eager) {
+    ASSERT_EQ(pacing.enter(), eager ? runtime::Pacing::Way::Eager : runtime::Pacing::Way::Graph);
+    EXPECT_EQ(pacing.enter(), runtime::Pacing::Way::Inside);
+    if (eager)
+      EXPECT_TRUE(runtime_.runner().idle());
+    else
+      region([&] { step(); });
+    pacing.leave(true);
+  };
+  for (int i = 0; i < 3; ++i)
+    call(false);
+  pacing.forceEager(1);
+  call(true);
+  call(false);
+  EXPECT_EQ(pacing.summary().eagerCalls, 1u);
+}
+
 TEST_F(PrefixExecution, a_value_that_survives_is_computed_and_kept) {
   Tensor kept;
   bool keep = false;

@@ -16,6 +16,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ["TERRA_CACHE_DIR"] = tempfile.mkdtemp(prefix="terra-test-cache-")
 atexit.register(shutil.rmtree, os.environ["TERRA_CACHE_DIR"], ignore_errors=True)
 
+# Which calls are co-executed must not depend on the time they take.
+os.environ["TERRA_NEVER_SLOWER"] = "0"
+
 CONFORMANCE = os.environ.get("TERRA_CONFORMANCE") == "1"
 
 hypothesis.settings.register_profile(
