@@ -46,7 +46,7 @@ void Pace::nextStage(bool steady) {
       beginRounds();
     return;
   case Stage::Settling:
-    if (--settling_ == 0)
+    if (settled())
       stage_ = Stage::Measuring;
     break;
   case Stage::Measuring:
@@ -58,6 +58,13 @@ void Pace::nextStage(bool steady) {
   }
   if (stage_ == Stage::Measuring)
     ++block_.begun;
+}
+
+bool Pace::settled() {
+  if (calls_ < settleUntil_)
+    return false;
+  return way_ == Way::Eager || started_.now - settlingSince_ >= kSettlingSeconds ||
+         calls_ >= settleUntil_ + kMostSettling;
 }
 
 /// The call before is known whole now.
@@ -80,7 +87,8 @@ void Pace::beginRounds() {
 void Pace::settle(Way way, unsigned calls) {
   way_ = way;
   stage_ = Stage::Settling;
-  settling_ = calls;
+  settleUntil_ = calls_ + calls;
+  settlingSince_ = started_.now;
   block_ = {};
 }
 

@@ -49,27 +49,31 @@ public:
   static constexpr uint64_t kWarmCalls = 64; ///< before the first round
   static constexpr uint64_t kLatest = 512; ///< a round that was due begins so many later, steady or not
   static constexpr unsigned kRounds = 5;
+  static constexpr unsigned kSettlingCalls = 2; ///< before what is measured; with the graph …
+  static constexpr unsigned kMostSettling = 32;
+  static constexpr double kSettlingSeconds = 4e-3; ///< … until it runs as far behind as it ever does, or the most
   static constexpr unsigned kCalls = 4; ///< measured each way in a round, or more …
   static constexpr unsigned kMostCalls = 64;
-  static constexpr double kSeconds = 2e-3; ///< … until they have taken so long
-  static constexpr unsigned kSettlingCalls = 2; ///< before those
+  static constexpr double kSeconds = 8e-3; ///< … until they have taken so long
   static constexpr unsigned kRelearningCalls = 8; ///< with the graph, after it has not been used for long
   static constexpr uint64_t kFirstPatience = 1024, kMostPatience = 32768; ///< calls between a verdict and the next look
 
 private:
   enum class Stage : uint8_t { Resting, Settling, Measuring };
 
-  /// Calls one way, without the most expensive one: a pause of the machine meets a single call.
+  /// Calls one way. Of few long ones the most expensive does not count: a pause of the machine meets a single call. Of many
+  /// short ones it does: Python waits for several regions at once.
   struct Block {
     unsigned calls = 0, begun = 0;
     double total = 0, most = 0, own = 0;
     void add(double cost, double ownSeconds);
     bool full() const { return calls >= kCalls && (total >= kSeconds || calls >= kMostCalls); }
-    double mean() const { return calls > 1 ? (total - most) / (calls - 1) : total; }
+    double mean() const { return calls < kCalls * 4 ? (total - most) / (calls - 1) : total / calls; }
   };
 
   void note(Clock clock);
   void nextStage(bool steady);
+  bool settled();
   void beginRounds();
   void settle(Way way, unsigned calls);
   void endBlock();
@@ -83,7 +87,9 @@ private:
   Way way_ = Way::Graph, verdict_ = Way::Graph;
   Stage stage_ = Stage::Resting;
   uint64_t calls_ = 0, due_ = kWarmCalls, patience_ = kFirstPatience, forced_ = 0, eagerCalls_ = 0, verdicts_ = 0;
-  unsigned settling_ = 0, round_ = 0;
+  uint64_t settleUntil_ = 0; ///< the calls before this one are not measured
+  double settlingSince_ = 0;
+  unsigned round_ = 0;
   bool enabled_, forcedNow_ = false;
   bool measuring_ = false; ///< the call before was one of the block's
   Clock started_, ended_;

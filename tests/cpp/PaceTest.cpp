@@ -21,6 +21,7 @@ protected:
     ++ways_[way == Way::Eager];
     if (way == Way::Eager)
       pace_.beginEager(clock_);
+    graphCall_ = way == Way::Graph;
     Cost cost = way == Way::Eager ? eager_ : graph_;
     if (disturbance_)
       cost.own += disturbance_(calls_);
@@ -39,9 +40,9 @@ protected:
 
   Pace pace_;
   Pace::Clock clock_{100, 3};
-  Cost graph_{1e-3}, eager_{1e-3};
+  Cost graph_{1e-2}, eager_{1e-2};
   double between_ = 0;
-  bool steady_ = true;
+  bool steady_ = true, graphCall_ = true;
   std::function<double(uint64_t)> disturbance_;
   uint64_t calls_ = 0, ways_[2] = {};
 };
@@ -49,19 +50,19 @@ protected:
 constexpr uint64_t kOneRound = 2 * (Pace::kSettlingCalls + Pace::kCalls);
 
 TEST_F(PaceTest, a_clear_win_costs_a_few_eager_calls) {
-  eager_.own = 2e-3;
+  eager_.own = 2e-2;
   calls(Pace::kWarmCalls);
   EXPECT_EQ(ways_[1], 0u);
   calls(Pace::kFirstPatience);
   EXPECT_EQ(verdicts(), 1u);
   EXPECT_FALSE(givenBack());
   EXPECT_EQ(ways_[1], Pace::kSettlingCalls + Pace::kCalls);
-  EXPECT_NEAR(pace_.summary().graphSeconds, 1e-3, 1e-9);
-  EXPECT_NEAR(pace_.summary().eagerSeconds, 2e-3, 1e-9);
+  EXPECT_NEAR(pace_.summary().graphSeconds, 1e-2, 1e-9);
+  EXPECT_NEAR(pace_.summary().eagerSeconds, 2e-2, 1e-9);
 }
 
 TEST_F(PaceTest, a_clear_loss_gives_the_function_back_after_all_rounds) {
-  graph_.own = 1.5e-3;
+  graph_.own = 1.5e-2;
   calls(Pace::kWarmCalls + Pace::kRounds * kOneRound);
   EXPECT_FALSE(givenBack());
   call();
@@ -72,21 +73,21 @@ TEST_F(PaceTest, a_clear_loss_gives_the_function_back_after_all_rounds) {
 }
 
 TEST_F(PaceTest, a_small_loss_is_none) {
-  graph_.own = 1.05e-3;
+  graph_.own = 1.05e-2;
   calls(1000);
   EXPECT_EQ(verdicts(), 1u);
   EXPECT_FALSE(givenBack());
 }
 
 TEST_F(PaceTest, waits_between_calls_are_the_calls_cost) {
-  graph_ = {0.2e-3, 1.3e-3};
+  graph_ = {0.2e-2, 1.3e-2};
   calls(200);
   EXPECT_TRUE(givenBack());
 }
 
 TEST_F(PaceTest, time_that_the_program_spends_between_calls_is_not) {
-  eager_.own = 1e-3;
-  graph_.own = 0.5e-3;
+  eager_.own = 1e-2;
+  graph_.own = 0.5e-2;
   between_ = 0.1;
   calls(200);
   EXPECT_EQ(ways_[1], Pace::kSettlingCalls + Pace::kCalls);
@@ -94,7 +95,7 @@ TEST_F(PaceTest, time_that_the_program_spends_between_calls_is_not) {
 }
 
 TEST_F(PaceTest, pauses_of_the_machine_decide_nothing) {
-  graph_.own = 0.95e-3;
+  graph_.own = 0.95e-2;
   disturbance_ = [](uint64_t call) { return call % 7 == 0 ? 0.05 : 0; };
   calls(500);
   EXPECT_FALSE(givenBack());
@@ -102,16 +103,16 @@ TEST_F(PaceTest, pauses_of_the_machine_decide_nothing) {
 }
 
 TEST_F(PaceTest, one_bad_round_does_not_hide_a_loss) {
-  graph_.own = 1.5e-3;
+  graph_.own = 1.5e-2;
   uint64_t third = Pace::kWarmCalls + 2 * kOneRound;
-  disturbance_ = [&](uint64_t call) { return call >= third + 6 && call < third + kOneRound ? 5e-3 : 0; };
+  disturbance_ = [&](uint64_t call) { return call >= third + 6 && call < third + kOneRound ? 5e-2 : 0; };
   calls(400);
   EXPECT_TRUE(givenBack());
 }
 
 TEST_F(PaceTest, a_function_that_is_still_learning_is_compared_later) {
   steady_ = false;
-  graph_.own = 2e-3;
+  graph_.own = 2e-2;
   calls(Pace::kWarmCalls + Pace::kLatest);
   EXPECT_EQ(ways_[1], 0u);
   calls(Pace::kRounds * kOneRound + 1);
@@ -119,26 +120,26 @@ TEST_F(PaceTest, a_function_that_is_still_learning_is_compared_later) {
 }
 
 TEST_F(PaceTest, what_was_given_back_returns_when_the_graph_wins) {
-  graph_.own = 1.5e-3;
+  graph_.own = 1.5e-2;
   calls(200);
   ASSERT_TRUE(givenBack());
-  graph_.own = 0.5e-3;
+  graph_.own = 0.5e-2;
   calls(Pace::kFirstPatience + 2 * kOneRound);
   EXPECT_FALSE(givenBack());
 }
 
 TEST_F(PaceTest, a_tie_changes_nothing) {
-  graph_.own = 1.5e-3;
+  graph_.own = 1.5e-2;
   calls(200);
   ASSERT_TRUE(givenBack());
-  graph_.own = 0.99e-3;
+  graph_.own = 0.99e-2;
   calls(Pace::kFirstPatience + 2 * Pace::kRounds * kOneRound);
   EXPECT_EQ(verdicts(), 2u);
   EXPECT_TRUE(givenBack());
 }
 
 TEST_F(PaceTest, comparisons_become_rare) {
-  graph_.own = 1.5e-3;
+  graph_.own = 1.5e-2;
   calls(100'000);
   EXPECT_LT(verdicts(), 9u);
   EXPECT_LT(ways_[0], Pace::kWarmCalls + 9 * Pace::kRounds * kOneRound);
@@ -152,8 +153,17 @@ TEST_F(PaceTest, short_calls_are_measured_longer) {
   EXPECT_EQ(verdicts(), 1u);
 }
 
+TEST_F(PaceTest, short_calls_that_wait_for_many_at_once_are_not_taken_for_cheap_ones) {
+  graph_.own = 5e-6;
+  eager_.own = 20e-6;
+  disturbance_ = [this](uint64_t call) { return graphCall_ && call % 12 == 0 ? 12 * 35e-6 : 0; };
+  calls(1000);
+  EXPECT_TRUE(givenBack());
+  EXPECT_NEAR(pace_.summary().graphSeconds, 40e-6, 10e-6);
+}
+
 TEST_F(PaceTest, calls_that_raise_are_not_compared) {
-  graph_.own = 2e-3;
+  graph_.own = 2e-2;
   calls(2000, /*raise=*/true);
   EXPECT_EQ(verdicts(), 0u);
   EXPECT_EQ(ways_[1], 0u);
@@ -169,13 +179,13 @@ TEST_F(PaceTest, eager_calls_that_raise_end_the_comparison) {
 }
 
 TEST_F(PaceTest, a_change_of_threads_is_not_measured) {
-  graph_.own = 2e-3;
+  graph_.own = 2e-2;
   calls(Pace::kWarmCalls + Pace::kSettlingCalls + 2);
   clock_.waited = 0; // the other thread has not waited
-  eager_.own = 1e-3;
+  eager_.own = 1e-2;
   calls(200);
   EXPECT_TRUE(givenBack());
-  EXPECT_NEAR(pace_.summary().graphSeconds, 2e-3, 1e-9);
+  EXPECT_NEAR(pace_.summary().graphSeconds, 2e-2, 1e-9);
 }
 
 TEST_F(PaceTest, switched_off_it_never_runs_a_call_eagerly_unless_told) {
