@@ -1,153 +1,154 @@
 #include "runtime/Pace.h"
 
 #include <algorithm>
-#include <vector>
 
 namespace terra::runtime {
 
 namespace {
-/// Shares of an eager call: the loss at which a function is given back, and what the graph has to win to have it again.
-constexpr double kClearLoss = 0.1, kWorthReturning = 0.05;
-/// A win in the first round that needs no further ones.
-constexpr double kClearWin = 0.2;
+/// What the challenger has to win in the median.
+constexpr double kMargin = 0.05;
+/// A loss of the challenger at first glance that needs no rounds.
+constexpr double kClearLoss = 0.2;
+/// Comparing may take this share of the time.
+constexpr double kShare = 0.01;
+
+double median(std::vector<double> values) {
+  size_t half = values.size() / 2;
+  std::nth_element(values.begin(), values.begin() + half, values.end());
+  return values[half];
+}
 } // namespace
 
-void Pace::Block::add(double cost, double ownSeconds) {
+void Pace::Block::add(double cost) {
   ++calls;
   total += cost;
-  own += ownSeconds;
   most = std::max(most, cost);
 }
 
-Pace::Way Pace::begin(Clock clock, bool steady) {
+Pace::Way Pace::begin(Clock clock, bool ready) {
   note(clock);
   started_ = clock;
-  if (forced_) {
+  forcedNow_ = forced_ != 0;
+  if (forcedNow_) {
     --forced_;
     ++eagerCalls_;
-    interrupt();
-    forcedNow_ = true;
     return Way::Eager;
   }
-  forcedNow_ = false;
   if (!enabled_)
     return Way::Graph;
-  ++calls_;
-  nextStage(steady);
-  if (way_ == Way::Eager)
-    ++eagerCalls_;
+  if (calls_++ == 0)
+    due_ = clock.now + kWarmSeconds;
+  bool free = turn_.free(this);
+  if (comparing() && !turn_.has(this))
+    giveUp();
+  nextStage(clock, ready && free);
+  eagerCalls_ += way_ == Way::Eager;
   return way_;
-}
-
-void Pace::nextStage(bool steady) {
-  switch (stage_) {
-  case Stage::Resting:
-    if (calls_ > due_ && (steady || calls_ > due_ + kLatest))
-      beginRounds();
-    return;
-  case Stage::Settling:
-    if (settled())
-      stage_ = Stage::Measuring;
-    break;
-  case Stage::Measuring:
-    if (block_.full())
-      return endBlock();
-    if (block_.begun > 2 * kMostCalls)
-      return rest(verdict_); // most of its calls end in exceptions
-    break;
-  }
-  if (stage_ == Stage::Measuring)
-    ++block_.begun;
-}
-
-bool Pace::settled() {
-  if (calls_ < settleUntil_)
-    return false;
-  return way_ == Way::Eager || started_.now - settlingSince_ >= kSettlingSeconds ||
-         calls_ >= settleUntil_ + kMostSettling;
 }
 
 /// The call before is known whole now.
 void Pace::note(Clock clock) {
-  if (measuring_ && stage_ == Stage::Measuring && clock.waited >= ended_.waited)
-    block_.add(ended_.now - started_.now + clock.waited - ended_.waited, ended_.now - started_.now);
-  measuring_ = false;
+  if (!counting_)
+    return;
+  counting_ = false;
+  double cost = ended_.now - started_.now + clock.waited - ended_.waited;
+  spent_ += cost;
+  ++compared_;
+  if (stage_ == Stage::Measuring)
+    block_.add(cost);
 }
 
 void Pace::end(Clock clock, bool countable) {
   ended_ = clock;
-  measuring_ = countable && !forcedNow_ && stage_ == Stage::Measuring && clock.waited >= started_.waited;
+  counting_ = countable && !forcedNow_ && comparing();
 }
 
-void Pace::beginRounds() {
-  round_ = 0;
-  settle(Way::Graph, verdict_ == Way::Eager ? kRelearningCalls : kSettlingCalls);
-}
-
-void Pace::settle(Way way, unsigned calls) {
-  way_ = way;
-  stage_ = Stage::Settling;
-  settleUntil_ = calls_ + calls;
-  settlingSince_ = started_.now;
-  block_ = {};
-}
-
-void Pace::endBlock() {
-  if (way_ == Way::Graph) {
-    graphCost_ = block_.mean();
-    settle(Way::Eager, kSettlingCalls);
+void Pace::nextStage(Clock clock, bool ready) {
+  if (stage_ == Stage::Resting) {
+    if (calls_ > kWarmCalls && clock.now >= due_ && ready)
+      beginComparison(clock);
     return;
   }
-  endRound();
+  if (stage_ == Stage::Settling && settled(clock))
+    stage_ = Stage::Measuring;
+  else if (stage_ == Stage::Measuring && full())
+    endBlock(clock);
+  if (++block_.begun > 4 * kMostCalls)
+    giveUp(); // most of its calls end in exceptions
 }
 
-void Pace::endRound() {
-  graph_[round_] = graphCost_;
-  eager_[round_] = block_.mean();
-  loss_[round_] = (graphCost_ - block_.mean()) / std::max(block_.own / block_.calls, 1e-9);
-  ++round_;
-  if (!decided())
-    settle(Way::Graph, kSettlingCalls);
+void Pace::beginComparison(Clock clock) {
+  turn_.take(this);
+  compared_ = 0;
+  spent_ = 0;
+  second_ = false;
+  gains_.clear();
+  for (auto &means : means_)
+    means.clear();
+  beginBlock(verdict_, clock);
 }
 
-bool Pace::decided() {
-  double loss = median(loss_);
-  if (round_ == 1 && loss < -kClearWin) {
-    conclude(Way::Graph);
-    return true;
-  }
-  if (round_ < kRounds)
-    return false;
-  auto losses = std::count_if(loss_.begin(), loss_.end(), [](double l) { return l > 0; });
-  if (verdict_ == Way::Graph)
-    conclude(loss > kClearLoss && losses + 1 >= long(kRounds) ? Way::Eager : Way::Graph);
-  else
-    conclude(loss < -kWorthReturning ? Way::Graph : Way::Eager);
-  return true;
+void Pace::beginBlock(Way way, Clock clock) {
+  way_ = way;
+  stage_ = Stage::Settling;
+  block_ = {};
+  blockSince_ = clock.now;
 }
 
-void Pace::conclude(Way verdict) {
-  graphSeconds_ = median(graph_);
-  eagerSeconds_ = median(eager_);
+bool Pace::settled(Clock clock) const {
+  if (way_ == Way::Eager)
+    return block_.begun >= kSettlingCalls;
+  bool firstUse = verdict_ == Way::Eager && means_[0].empty();
+  unsigned least = firstUse ? kRelearningCalls : kSettlingCalls;
+  return block_.begun >= least &&
+         (clock.now - blockSince_ >= kSettlingSeconds || block_.begun >= least + kMostSettling);
+}
+
+bool Pace::full() const {
+  bool glance = means_[0].empty() && way_ != verdict_;
+  unsigned least = glance ? kGlance : kCalls + unsigned(gains_.size()) / 2 * 2;
+  return block_.calls >= least && (block_.total >= kSeconds || block_.calls >= kMostCalls);
+}
+
+void Pace::endBlock(Clock clock) {
+  mean_[size_t(way_)] = block_.mean();
+  if (second_)
+    return endRound(clock);
+  second_ = true;
+  beginBlock(way_ == Way::Graph ? Way::Eager : Way::Graph, clock);
+}
+
+void Pace::endRound(Clock clock) {
+  bool glance = means_[0].empty();
+  for (Way way : {Way::Graph, Way::Eager})
+    means_[size_t(way)].push_back(mean_[size_t(way)]);
+  double gain = 1 - mean_[size_t(challenger())] / std::max(mean_[size_t(verdict_)], 1e-9);
+  if (!glance)
+    gains_.push_back(gain);
+  auto won = std::count_if(gains_.begin(), gains_.end(), [](double g) { return g > 0; });
+  if ((glance && gain < -kClearLoss) || gains_.size() - won > kForgiven)
+    return conclude(verdict_, clock);
+  if (gains_.size() == kRounds)
+    return conclude(median(gains_) > kMargin ? challenger() : verdict_, clock);
+  second_ = false;
+  beginBlock(way_, clock);
+}
+
+void Pace::conclude(Way verdict, Clock clock) {
+  for (Way way : {Way::Graph, Way::Eager})
+    seconds_[size_t(way)] = median(means_[size_t(way)]);
   patience_ = verdicts_ && verdict == verdict_ ? std::min(2 * patience_, kMostPatience) : kFirstPatience;
   ++verdicts_;
-  rest(verdict);
+  verdict_ = verdict;
+  rest(std::max(spent_ - double(compared_) * seconds_[size_t(verdict)], 0.0), clock);
 }
 
-void Pace::rest(Way verdict) {
-  verdict_ = way_ = verdict;
+/// `excess`: what the comparison has cost.
+void Pace::rest(double excess, Clock clock) {
+  turn_.release(this);
   stage_ = Stage::Resting;
-  due_ = calls_ + patience_;
-}
-
-double Pace::median(const std::array<double, kRounds> &values) const {
-  std::vector<double> sorted(values.begin(), values.begin() + round_);
-  std::sort(sorted.begin(), sorted.end());
-  return (sorted[(round_ - 1) / 2] + sorted[round_ / 2]) / 2;
-}
-
-Pace::Summary Pace::summary() const {
-  return {verdict_ == Way::Eager, eagerCalls_, verdicts_, graphSeconds_, eagerSeconds_};
+  way_ = verdict_;
+  due_ = clock.now + std::max(patience_, excess / kShare);
 }
 
 } // namespace terra::runtime

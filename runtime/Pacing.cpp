@@ -15,12 +15,14 @@ Pace::Clock clock() {
 } // namespace
 
 Pacing::Pacing(Runtime &runtime, Session &session)
-    : runtime_(runtime), session_(session), pace_(session.options().neverSlower && !session.options().recordOnly) {}
+    : runtime_(runtime), session_(session),
+      pace_(runtime.paceTurn(), session.options().neverSlower && !session.options().recordOnly) {}
 
 Pacing::Way Pacing::enter() {
   if (inCall_.exchange(true, std::memory_order_acquire))
     return Way::Inside;
-  if (pace_.begin(clock(), session_.steady()) == Pace::Way::Graph)
+  graph_ = next() == Pace::Way::Graph;
+  if (graph_)
     return Way::Graph;
   try {
     waitForQueued();
@@ -28,23 +30,31 @@ Pacing::Way Pacing::enter() {
     leave(false);
     throw;
   }
-  pace_.beginEager(clock());
   return Way::Eager;
 }
 
+Pace::Way Pacing::next() {
+  if (std::thread::id thread = std::this_thread::get_id(); thread != thread_) {
+    pace_.interrupt();
+    thread_ = thread;
+  }
+  return pace_.begin(clock(), session_.compileStats().pending.load() == 0);
+}
+
 void Pacing::leave(bool whole) {
-  lastTicket_ = runtime_.runner().lastTicket();
+  if (graph_)
+    lastTicket_ = runtime_.runner().lastTicket();
   pace_.end(clock(), whole);
   inCall_.store(false, std::memory_order_release);
 }
 
 void Pacing::waitForQueued() {
+  if (runtime_.runner().completedTicket() < lastTicket_) {
+    runtime_.wait(lastTicket_);
+    BlockCache::get().trim(); // memory of the graph's and of PyTorch's would be a higher peak than either
+  }
   for (const auto &failure : runtime_.takeUndelivered())
     failure->deliver();
-  if (runtime_.runner().completedTicket() >= lastTicket_)
-    return;
-  runtime_.wait(lastTicket_);
-  BlockCache::get().trim(); // memory of the graph's and of PyTorch's would be a higher peak than either
 }
 
 } // namespace terra::runtime

@@ -4,6 +4,7 @@
 #include "runtime/Pace.h"
 
 #include <atomic>
+#include <thread>
 
 namespace terra::runtime {
 
@@ -30,13 +31,16 @@ public:
   void forceEager(uint64_t calls) { pace_.force(calls); }
 
 private:
+  Pace::Way next();
   void waitForQueued();
 
   Runtime &runtime_;
   Session &session_;
   Pace pace_;
   std::atomic<bool> inCall_{false};
-  uint64_t lastTicket_ = 0; ///< when the last call ended
+  bool graph_ = false;      ///< the call under way is a region
+  uint64_t lastTicket_ = 0; ///< when the last region ended
+  std::thread::id thread_;  ///< of the last call
 };
 
 } // namespace terra::runtime

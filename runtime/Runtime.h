@@ -3,6 +3,7 @@
 
 #include "runtime/CompileQueue.h"
 #include "runtime/GraphRunner.h"
+#include "runtime/PaceTurn.h"
 #include "runtime/RegionLock.h"
 
 #include <atomic>
@@ -35,6 +36,7 @@ public:
   /// have begun regions: what one promises reaches the others.
   bool beginUnhooked();
   void endUnhooked() { unhooked_.fetch_sub(1); }
+  PaceTurn &paceTurn() { return paceTurn_; }
   Session *active() const { return active_.load(std::memory_order_acquire); }
 
   /// Before work outside the queue reads (or writes) a storage: waits for the queued writes (and reads) of it, flushing the
@@ -92,6 +94,7 @@ private:
   std::atomic<int> unhooked_{0};
   std::atomic<const void *> firstThread_{nullptr}; ///< that began a region
   std::atomic<bool> severalThreads_{false};
+  PaceTurn paceTurn_;
   bool disabled_ = false;
   std::atomic<uint64_t> epoch_{1}, lastRandom_{0};
   Blocking blocking_;

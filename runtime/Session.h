@@ -70,8 +70,6 @@ public:
   /// True when the run with this ticket (or epoch) is being walked.
   bool holdsOpen(uint64_t id, bool byEpoch) const;
 
-  /// What is known of the function, it has gone through again; nothing is being compiled.
-  bool steady() const { return stable_ > 0 && compileStats_->pending.load() == 0; }
   Pacing &pacing() { return pacing_; }
   const SessionOptions &options() const { return options_; }
   SessionStats stats() const { return stats_; }

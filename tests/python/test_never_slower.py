@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -242,48 +243,48 @@ def test_while_one_thread_is_without_the_hook_no_other_begins_a_region():
     assert other.stats()["regions_recorded"] + other.stats()["regions_coexecuted"] == 5
 
 
-def test_a_function_that_loses_is_given_back():
-    """One op and a look at its result: all that the graph does for it is a trip to another thread."""
+def until_compared(step, *args):
+    for _ in range(1_000_000):
+        result = step(*args)
+        if step.stats()["verdicts"]:
+            return result
+    raise AssertionError("never compared")
 
+
+@alone
+def test_a_function_that_loses_is_given_back():
     @terra.function(never_slower=True)
     def step(x):
+        if listening():  # what else is sure to lose on every machine?
+            time.sleep(2e-3)
         return (x + 1).sum().item()
 
     x = torch.ones(4)
-    for _ in range(4000):
-        assert step(x) == 8.0
-        if step.stats()["given_back"]:
-            break
+    assert until_compared(step, x) == 8.0
     stats = step.stats()
     assert stats["given_back"]
+    assert stats["graph_call_seconds"] > 2e-3
     assert stats["graph_call_seconds"] > stats["eager_call_seconds"] > 0
-    coexecuted = stats["regions_coexecuted"]
     for _ in range(100):
         assert step(x) == 8.0
-    assert step.stats()["regions_coexecuted"] == coexecuted
+    assert step.stats()["regions_coexecuted"] == stats["regions_coexecuted"]
     assert "given back to eager" in terra.explain(step)
 
 
+@alone
 def test_a_function_that_wins_is_not():
-    net = torch.nn.Sequential(*[mlp() if i == 0 else torch.nn.Linear(5, 5) for i in range(10)])
-    opt = torch.optim.AdamW(net.parameters(), lr=1e-3, foreach=False)
-
     @terra.function(never_slower=True)
-    def step(x, y):
-        opt.zero_grad()
-        F.cross_entropy(net(x), y).backward()
-        opt.step()
+    def step(x):
+        if not listening():
+            time.sleep(2e-3)
+        return (x + 1).sum().item()
 
-    for i in range(1200):
-        step(vectors(i), classes(i))
-        if i == 20:
-            step.wait_compiled()
-        if step.stats()["verdicts"]:
-            break
+    x = torch.ones(4)
+    assert until_compared(step, x) == 8.0
     stats = step.stats()
-    assert stats["verdicts"] == 1
     assert not stats["given_back"]
     assert stats["regions_eager"] > 0
+    assert stats["eager_call_seconds"] > 2e-3
     assert "compared with eager" in terra.explain(step)
 
 
@@ -292,6 +293,6 @@ def test_it_can_be_switched_off(monkeypatch):
     monkeypatch.setenv("TERRA_NEVER_SLOWER", "0")
     default = terra.function(lambda x: (x + 1).sum().item())
     x = torch.ones(4)
-    for _ in range(700):
+    for _ in range(3000):
         step(x), default(x)
     assert step.stats()["regions_eager"] == default.stats()["regions_eager"] == 0
