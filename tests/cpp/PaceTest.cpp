@@ -322,11 +322,11 @@ TEST_F(PaceTest, functions_that_are_called_in_turns_do_not_count_each_others_wai
   Pace small(turn_);
   for (int i = 0; i < 3000; ++i) {
     small.begin(clock_, true);
-    clock_.now += 1e-3;
+    clock_.now += 1e-2;
     small.end(clock_, true);
     bool eager = pace_->begin(clock_, true) == Way::Eager;
-    clock_.now += eager ? 1e-2 : 1.2e-2;
-    clock_.waited += eager ? 0 : 0.9e-2;
+    clock_.now += eager ? 0.1 : 0.12;
+    clock_.waited += eager ? 0 : 0.09;
     pace_->end(clock_, true);
   }
   EXPECT_GE(small.summary().verdicts, 1u);
