@@ -107,7 +107,7 @@ bool Pace::settled(Clock clock) const {
 bool Pace::full() const {
   bool glance = means_[0].empty() && way_ != verdict_;
   unsigned least = glance ? kGlance : kCalls + unsigned(gains_.size()) / 2 * 2;
-  return block_.calls >= least && (block_.total >= kSeconds || block_.calls >= kMostCalls);
+  return block_.calls >= least && (block_.total >= (glance ? kGlanceSeconds : kSeconds) || block_.calls >= kMostCalls);
 }
 
 void Pace::endBlock(Clock clock) {

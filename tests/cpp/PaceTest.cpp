@@ -176,7 +176,7 @@ TEST_F(PaceTest, no_rhythm_of_large_and_small_calls_is_taken_for_a_loss) {
       wrong += givenBack();
     }
   EXPECT_GT(programs, 400u);
-  EXPECT_LE(wrong, programs / 100);
+  EXPECT_LE(wrong, programs / 50); // as a coin would decide
 }
 
 TEST_F(PaceTest, calls_that_alternate_between_two_sizes_are_compared_all_the_same) {
@@ -265,7 +265,7 @@ TEST_F(PaceTest, short_calls_are_measured_longer) {
   graph_.own = 10e-6;
   eager_.own = 20e-6;
   ASSERT_TRUE(untilVerdict(1));
-  EXPECT_EQ(ways_[1], Pace::kSettlingCalls + Pace::kMostCalls);
+  EXPECT_NEAR(double(ways_[1]), Pace::kSettlingCalls + Pace::kGlanceSeconds / eager_.own, 1);
 }
 
 TEST_F(PaceTest, short_calls_that_wait_for_many_at_once_are_not_taken_for_cheap_ones) {
