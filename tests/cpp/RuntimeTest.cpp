@@ -296,6 +296,30 @@ TEST_F(PrefixExecution, no_region_begins_while_a_thread_does_without_the_hook) {
   runtime_.endUnhooked();
 }
 
+TEST_F(PrefixExecution, a_region_and_a_thread_without_the_hook_never_meet) {
+  std::atomic<int> inside{0}, met{0}, done{0};
+  auto between = [&] {
+    met += inside.fetch_add(1) != 0;
+    std::this_thread::yield();
+    inside.fetch_sub(1);
+  };
+  std::thread regions([&] {
+    for (int i = 0; i < 2000; ++i)
+      if (session_.enter()) {
+        between();
+        session_.exit(false);
+      }
+    ++done;
+  });
+  while (!done)
+    if (runtime_.beginUnhooked()) {
+      between();
+      runtime_.endUnhooked();
+    }
+  regions.join();
+  EXPECT_EQ(met, 0);
+}
+
 TEST_F(PrefixExecution, the_hook_stays_while_work_is_queued) {
   auto body = [&] { step(); };
   for (int i = 0; i < 3; ++i)
