@@ -28,7 +28,8 @@ struct OpEntry {
   bool builtin = false;           ///< of PyTorch itself: never unregistered
   bool makesUninitialised = false;///< `empty` and its like: real memory at once
   bool makesScalarsOnly = false;  ///< a factory of constants (`zeros`): at once when the result has no dimensions
-  bool callsUnderAutocast = false;///< autocast makes other calls of it: casts operands, or meets it in what it is composed of
+  bool callsUnderAutocast =
+      false;///< autocast makes other calls of it: casts operands, or meets it in what it is composed of
   mutable std::atomic<uint8_t> eligible{0}; ///< by recognition above autograd
 
   explicit OpEntry(c10::OperatorHandle h) : handle(std::move(h)) {}
