@@ -170,6 +170,8 @@ std::shared_ptr<Event> readEvent(const Field &field, const Dump &dump) {
   auto event = std::make_shared<Event>();
   event->kind = EventKind(field["kind"].oneOf(format::kEventKinds));
   event->context = field["context"].natural();
+  if (field.has("whole"))
+    event->whole = uint32_t(field["whole"].integer(0, std::numeric_limits<uint32_t>::max()));
   event->trace = uint32_t(field["trace"].integer(0, std::numeric_limits<uint32_t>::max()));
   event->gate = field.flag("gate");
   if (field.has("location"))

@@ -73,6 +73,11 @@ enum class EventKind : uint8_t { Call, Read /* data looked at without an op */, 
 /// Everything outside the operands that decides what a call does: grad mode, deterministic flags, threads, …
 using Context = uint64_t;
 
+/// A call that makes many events, a backward or an optimizer's step: the number of its kind in the session. 0: none, or a kind
+/// without a number. Calls of different kinds share no node of a TraceGraph, even where their events agree: where paths part or
+/// meet a segment ends, and a call that is cut in two cannot be recognised as a whole.
+using Whole = uint32_t;
+
 struct Event {
   EventKind kind = EventKind::Call;
   const Op *op = nullptr;
@@ -81,6 +86,7 @@ struct Event {
   std::vector<Result> results;     ///< lists flattened; see `resultCounts`
   std::vector<int32_t> resultCounts; ///< one number for each return: -1 for a tensor, n for a list of n
   Context context = 0;
+  Whole whole = 0;                 ///< the event is part of such a call
   bool gate = false;               ///< runs on the Python thread, its results are real
   uint32_t trace = 0;              ///< which trace the storage ids belong to
   std::string location;            ///< "file.py:12 in forward", outermost last; may be empty

@@ -136,6 +136,8 @@ private:
     json j = {{"kind", format::kEventKinds[size_t(event.kind)]}, {"context", event.context}, {"trace", event.trace}};
     if (event.op)
       j["op"] = intern(*event.op);
+    if (event.whole)
+      j["whole"] = event.whole;
     if (event.gate)
       j["gate"] = true;
     if (!event.location.empty())

@@ -1,6 +1,7 @@
 #include "python/Bindings.h"
 
 #include "frontend/torch/Backward.h"
+#include "frontend/torch/WholeCalls.h"
 
 #include <torch/csrc/autograd/python_cpp_function.h>
 #include <torch/csrc/autograd/python_function.h>
@@ -78,13 +79,26 @@ void backwardRan(const Watched &watched, const py::object &results) {
   frontend::finishBackward(*watched.learner, tensors);
 }
 
-/// The engine is about to run on `roots`.
-bool beginEngine(const py::object &roots) {
+std::vector<at::Tensor> tensorsIn(const py::object &objects) {
   std::vector<at::Tensor> tensors;
-  for (py::handle root : roots)
-    if (THPVariable_Check(root.ptr()))
-      tensors.push_back(THPVariable_Unpack(root.ptr()));
-  frontend::showHistory(tensors);
+  for (py::handle object : objects)
+    if (THPVariable_Check(object.ptr()))
+      tensors.push_back(THPVariable_Unpack(object.ptr()));
+  return tensors;
+}
+
+/// A backward from `roots`, for some `inputs` or for all leaves, is going to run operation by operation. Returns what `endWhole` takes.
+graph::Whole beginWhole(const py::object &roots, const py::object &inputs, bool accumulates) {
+  std::vector<at::Tensor> rootTensors = tensorsIn(roots), inputTensors = tensorsIn(inputs);
+  frontend::showHistory(rootTensors);
+  return frontend::enterWhole([&] {
+    return frontend::wholeOfBackward({rootTensors, {}, inputTensors, false, accumulates});
+  });
+}
+
+/// The engine is about to run. Returns what `endEngine` takes.
+bool beginEngine(const py::object &roots) {
+  frontend::showHistory(tensorsIn(roots));
   return frontend::excludeAbove(true);
 }
 
@@ -169,6 +183,8 @@ void bindAutograd(py::module_ &module) {
   module.def("backward_ran", &backwardRan);
   module.def("begin_engine", &beginEngine);
   module.def("end_engine", [](bool before) { frontend::excludeAbove(before); });
+  module.def("begin_whole", &beginWhole);
+  module.def("end_whole", &frontend::leaveWhole);
   module.def("grad_fn", &gradFn);
 }
 

@@ -5,6 +5,7 @@
 
 #include "frontend/torch/Hook.h"
 #include "frontend/torch/OptimizerFormula.h"
+#include "frontend/torch/WholeCalls.h"
 
 #include <type_traits>
 
@@ -209,8 +210,12 @@ struct Watched {
   std::shared_ptr<frontend::OptimizerLearner> learner;
 };
 
+/// The kind of step that `step` did not recognise; between it and `beginStep`.
+thread_local graph::Whole stepUnderWay = 0;
+
 /// True: the step was recognised. None: run it. Otherwise run it and give what was returned to `optimizer_ran`.
 py::object step(const py::object &optimizer, const std::string &kind) {
+  stepUnderWay = 0;
   static OptimizerState state; // the interpreter's lock is held throughout
   struct Clear {
     ~Clear() { state.clear(); }
@@ -226,7 +231,24 @@ py::object step(const py::object &optimizer, const std::string &kind) {
   frontend::OptimizerOutcome outcome = frontend::beginOptimizerStep(state);
   if (outcome.recognised)
     return py::bool_(true);
+  stepUnderWay = frontend::wholeOfStep(state);
   return outcome.learner ? py::cast(Watched{std::move(outcome.learner)}) : py::none();
+}
+
+/// What `endStep` restores.
+struct StepScope {
+  bool copied;
+  graph::Whole whole;
+};
+
+/// The step that was not recognised runs now. Its numbers are copied, so that it may change them while they are still to be read.
+StepScope beginStep() {
+  return {frontend::copyNumbers(true), frontend::enterWhole([] { return std::exchange(stepUnderWay, 0); })};
+}
+
+void endStep(const StepScope &before) {
+  frontend::copyNumbers(before.copied);
+  frontend::leaveWhole(before.whole);
 }
 
 } // namespace
@@ -236,7 +258,9 @@ void bindOptimizer(py::module_ &module) {
   module.def("optimizer_step", &step);
   module.def("optimizer_ran", [](const Watched &watched) { frontend::finishOptimizerStep(*watched.learner); });
   module.def("in_region", [] { return frontend::currentSession() != nullptr; });
-  module.def("copy_numbers", &frontend::copyNumbers);
+  py::class_<StepScope>(module, "StepScope");
+  module.def("begin_step", &beginStep);
+  module.def("end_step", &endStep);
 }
 
 } // namespace terra::python

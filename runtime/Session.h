@@ -5,6 +5,7 @@
 #include "runtime/RunAhead.h"
 #include "runtime/Runtime.h"
 #include "runtime/SessionTypes.h"
+#include "runtime/Wholes.h"
 #include "tracer/Merge.h"
 #include "tracer/Recorder.h"
 
@@ -54,6 +55,9 @@ public:
   void learnSpan(const SpanMark &mark, const std::shared_ptr<const Span> &span, const CompleteSpan &learn);
   /// Nothing when it was before the region or too long ago.
   std::optional<RunPlace> runAt(uint64_t sequence) const;
+  /// The kinds of backward, and of optimizer steps, of the paths that are known.
+  Wholes &backwards() { return backwards_; }
+  Wholes &steps() { return steps_; }
   bool coExecuting() const { return mode_ == Mode::CoExecuting; }
 
   /// Number of the region under way. A buffer that carries it has been touched by one of its events.
@@ -118,6 +122,7 @@ private:
   SessionOptions options_;
   graph::TraceGraph graph_;
   Program program_;
+  Wholes backwards_, steps_;
   tracer::Recorder recorder_;
   Pacing pacing_{runtime_, *this};
   SessionStats stats_;

@@ -65,6 +65,8 @@ void Session::forgetColdPaths() {
   graph_ = TraceGraph();
   program_ = {};
   loopHeads_.clear();
+  backwards_.clear();
+  steps_.clear();
   run_.reset();
   last_ = TraceGraph::kStart;
   stable_ = 0;

@@ -124,7 +124,7 @@ void Session::learnSpan(const SpanMark &mark, const std::shared_ptr<const Span> 
   else if (mark.segment && nothingSince())
     mark.segment->noteEmptySpan(mark.first);
   else if (mark.segment)
-    mark.segment->refuseSpan(mark.first);
+    (range ? range->segment : mark.segment)->refuseSpan(mark.first);
 }
 
 SpanMark Session::markSpan() const {
@@ -137,8 +137,12 @@ SpanMark Session::markSpan() const {
   mark.first = mark.inside ? position_ + 1 : 0;
   if (mark.inside)
     mark.segment = run_->compiled;
-  else if (const auto &next = graph_[last_].next; !next.empty())
-    mark.segment = program_.at(next.front());
+  else if (const auto &next = graph_[last_].next; !next.empty()) {
+    // Which of them it will be is not known yet. One that is not given up speaks for all.
+    auto mayLearn = [&](NodeId id) { return program_.at(id) && program_.at(id)->mayLearnSpan(0); };
+    auto found = std::find_if(next.begin(), next.end(), mayLearn);
+    mark.segment = program_.at(found == next.end() ? next.front() : *found);
+  }
   mark.runs = runsStarted_;
   mark.gates = stats_.gates;
   mark.divergences = stats_.regionsDiverged;

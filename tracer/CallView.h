@@ -38,6 +38,7 @@ struct CallView {
   const TensorView *tensors = nullptr;
   uint32_t numTensors = 0;
   graph::Context context = 0;
+  graph::Whole whole = 0;
   const void *hostCall = nullptr;
   OpaqueEqual opaqueEqual = nullptr;
 };

@@ -92,6 +92,8 @@ MatchResult matchCall(const graph::Segment &segment, const graph::SegmentEvent &
     return {Mismatch::Op, 0};
   if (event.context != call.context)
     return {Mismatch::Context, 0};
+  if (event.whole != call.whole)
+    return {Mismatch::Whole, 0};
   if (MatchResult result = matchArgs(expected, call, binding); !result)
     return result;
   return matchOperands(segment, expected, call, binding);
@@ -129,6 +131,8 @@ std::string describe(const MatchResult &result, const graph::Event &expected) {
     return "the size of the result of " + op + " turned out to depend on data: it runs at once from now on";
   case Mismatch::Context:
     return "the context of " + op + " changed (grad mode, autocast, deterministic flags, threads)";
+  case Mismatch::Whole:
+    return "another kind of backward or optimizer step than before called " + op;
   case Mismatch::Argument:
     return "argument " + std::to_string(result.index) +
            (expected.op && result.index < expected.op->params.size()

@@ -21,7 +21,7 @@ struct Binding {
   void reset(const graph::Segment &segment, uint64_t newEpoch);
 };
 
-enum class Mismatch : uint8_t { None, Op, Context, Argument, Meta, Offset, Storage, Dynamic };
+enum class Mismatch : uint8_t { None, Op, Context, Whole, Argument, Meta, Offset, Storage, Dynamic };
 
 struct MatchResult {
   Mismatch mismatch = Mismatch::None;
@@ -32,7 +32,7 @@ struct MatchResult {
 /// "argument 2 ('alpha') of aten::add.Tensor changed", for messages.
 std::string describe(const MatchResult &result, const graph::Event &expected);
 
-/// Checks op, context, attributes, operand metas and where operands come from; on success binds externals and feeds.
+/// Checks op, context, enclosing call, attributes, operand metas and where operands come from; on success binds externals and feeds.
 /// After a failure the binding may hold externals of the failed event, which no recognised event uses.
 MatchResult match(const graph::Segment &segment, uint32_t index, const CallView &call, Binding &binding);
 

@@ -11,10 +11,11 @@ namespace {
 
 uint64_t mix(uint64_t hash, uint64_t value) { return (hash ^ value) * 0x9e3779b97f4a7c15ull + (hash >> 29); }
 
-/// What stays the same from turn to turn: op, context and shapes; scalars and offsets may vary.
+/// What stays the same from turn to turn: op, context, enclosing call and shapes; scalars and offsets may vary.
 uint64_t signature(const graph::Event &event) {
   uint64_t hash = mix(uint64_t(event.kind), reinterpret_cast<uintptr_t>(event.op));
   hash = mix(hash, event.context);
+  hash = mix(hash, event.whole);
   for (const graph::Arg &arg : event.args)
     hash = mix(hash, uint64_t(arg.kind) << 32 | arg.count);
   for (const graph::Operand &operand : event.inputs) {

@@ -91,6 +91,7 @@ std::shared_ptr<Event> Recorder::copy(const CallView &call) {
   auto event = std::make_shared<Event>();
   event->op = call.op;
   event->context = call.context;
+  event->whole = call.whole;
   event->args.reserve(call.numArgs);
   for (uint32_t i = 0; i < call.numArgs; ++i)
     event->args.push_back(argOf(call.args[i]));
@@ -161,7 +162,7 @@ std::shared_ptr<const Event> Recorder::expected(const CallView &call) {
   constexpr size_t kAhead = 16;
   for (size_t i = due_; i < expected_.size() && i < due_ + kAhead; ++i) {
     const Event &event = *expected_[i];
-    if (event.op != call.op || event.context != call.context || event.args.size() != call.numArgs ||
+    if (event.op != call.op || event.context != call.context || event.whole != call.whole || event.args.size() != call.numArgs ||
         event.inputs.size() != call.numTensors || !sameOperands(event, call))
       continue;
     uint32_t same = 0;

@@ -91,7 +91,7 @@ void add(Hasher &h, const graph::Op &op) {
 }
 
 void add(Hasher &h, const graph::Event &event) {
-  const auto &[kind, op, args, inputs, results, counts, context, gate, trace, location, host, hostEqual] = event;
+  const auto &[kind, op, args, inputs, results, counts, context, whole, gate, trace, location, host, hostEqual] = event;
   h.add(kind);
   h.add(op != nullptr);
   if (op)

@@ -2,6 +2,7 @@
 
 #include "frontend/torch/Frontend.h"
 #include "frontend/torch/HostCall.h"
+#include "frontend/torch/WholeCalls.h"
 
 #include <algorithm>
 #include <cstring>
@@ -43,6 +44,7 @@ CallBuilder::Kind CallBuilder::build(const OpEntry &entry, const torch::jit::Sta
   view_.tensors = tensors_.data();
   view_.numTensors = uint32_t(tensors_.size());
   view_.context = context;
+  view_.whole = currentWhole();
   view_.hostCall = values;
   view_.opaqueEqual = &opaqueEqual;
   bool scalarFactory =

@@ -1,6 +1,7 @@
 #include "frontend/torch/SpanParts.h"
 
 #include "frontend/torch/Frontend.h"
+#include "frontend/torch/WholeCalls.h"
 #include "tracer/Recorder.h"
 
 #include <algorithm>
@@ -43,6 +44,7 @@ tracer::CallView OperandList::view() {
   view.tensors = tensors_.data();
   view.numTensors = uint32_t(tensors_.size());
   view.context = currentContext();
+  view.whole = currentWhole();
   return view;
 }
 

@@ -23,6 +23,8 @@ def _engine(original: Callable[..., Any]) -> Callable[..., Any]:
             return None
         if isinstance(watched, tuple):
             return watched
+        inputs = args[3] if len(args) > 3 else kwargs.get("inputs", ())
+        whole = _C.begin_whole(t_outputs, inputs, bool(kwargs.get("accumulate_grad")))
         before = _C.begin_engine(t_outputs)
         try:
             results = original(t_outputs, *args, **kwargs)
@@ -31,6 +33,7 @@ def _engine(original: Callable[..., Any]) -> Callable[..., Any]:
             raise
         finally:
             _C.end_engine(before)
+            _C.end_whole(whole)
         if watched is not None:
             _C.backward_ran(watched, results)
         return results
@@ -69,7 +72,11 @@ def _tensor_backward(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(self, gradient, retain_graph, create_graph, inputs)
         watched = _C.backward(self, gradient, bool(retain_graph))
         if watched is not True:
-            original(self, gradient, retain_graph, create_graph, inputs)
+            whole = _C.begin_whole((self,), (), True)  # the ones that it starts from are part of it
+            try:
+                original(self, gradient, retain_graph, create_graph, inputs)
+            finally:
+                _C.end_whole(whole)
             if watched is not None:
                 _C.backward_ran(watched, None)
         return None
@@ -95,7 +102,11 @@ def _module_backward(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs)
         watched = _C.backward(tensors, grad_tensors, bool(retain_graph))
         if watched is not True:
-            original(tensors, grad_tensors, retain_graph, create_graph)
+            whole = _C.begin_whole((tensors,), (), True)
+            try:
+                original(tensors, grad_tensors, retain_graph, create_graph)
+            finally:
+                _C.end_whole(whole)
             if watched is not None:
                 _C.backward_ran(watched, None)
         return None

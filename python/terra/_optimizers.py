@@ -54,11 +54,11 @@ def _step(original: Callable[..., Any]) -> Callable[..., Any]:
         watched = _C.optimizer_step(self, kind)
         if watched is True:
             return None
-        before = _C.copy_numbers(True)  # so that the step may change its numbers while they are still to be read
+        before = _C.begin_step()
         try:
             result = original(self)
         finally:
-            _C.copy_numbers(before)
+            _C.end_step(before)
         if watched is not None:
             _C.optimizer_ran(watched)
         return result

@@ -50,6 +50,14 @@ protected:
   tracer::MatchResult result_;
 };
 
+TEST_F(Cursor, the_same_call_inside_another_kind_of_whole_does_not_match) {
+  r_.whole = 1;
+  r_.call(Call(ops().add, {tensor(), tensor()}).number(2));
+  walk();
+  EXPECT_EQ(match(0, Call(ops().add, {tensor(), tensor()}).number(2)), Mismatch::Whole);
+  EXPECT_THAT(reason(0), HasSubstr("another kind of backward"));
+}
+
 TEST_F(Cursor, the_same_call_on_other_tensors_matches_and_binds) {
   r_.call(Call(ops().add, {tensor(), tensor()}).number(2));
   walk();

@@ -57,6 +57,7 @@ std::vector<Tensor> recordCall(tracer::Recorder &recorder, const Call &call, con
 
 std::vector<Tensor> Recording::event(const Call &call) {
   BuiltCall built(call, context);
+  built.view.whole = whole;
   return recordCall(recorder_, call, built.view, [&] { return compute(call); });
 }
 

@@ -75,6 +75,7 @@ public:
   /// Memory full of rubbish.
   virtual Tensor uninitialised(const TensorMeta &meta);
   graph::Context context = 1;
+  graph::Whole whole = 0;
 
 protected:
   /// One op.

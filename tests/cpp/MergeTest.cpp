@@ -126,6 +126,31 @@ TEST_F(Merge, a_branch_joins_the_common_tail) {
   EXPECT_FALSE(region(program).changed);
 }
 
+TEST_F(Merge, paths_that_part_before_a_whole_call_meet_behind_it) {
+  graph::Whole kind = 1;
+  auto program = [&] {
+    Tensor a = tensor();
+    Tensor b = kind == 2 ? pair(a)[0] : add(a, a);
+    r_.whole = kind;
+    Tensor c = mul(b, b), d = mul(c, c);
+    r_.whole = 0;
+    add(d, d);
+  };
+  region(program);
+  kind = 2;
+  MergeResult second = region(program);
+  EXPECT_EQ(second.newNodes, 3u) << toString(graph_);
+  ASSERT_EQ(graph_[TraceGraph::kStart].next.size(), 2u);
+  NodeId first = graph_[TraceGraph::kStart].next[0], other = graph_[TraceGraph::kStart].next[1];
+  EXPECT_FALSE(graph_.startsSegment(only(only(other)))) << "the call is in one segment";
+  NodeId join = only(only(only(first)));
+  EXPECT_EQ(only(only(only(other))), join);
+  for (graph::Whole again : {1, 2}) {
+    kind = again;
+    EXPECT_FALSE(region(program).changed);
+  }
+}
+
 TEST_F(Merge, more_of_the_same_events_join_the_known_ones) {
   int turns = 2;
   auto program = [&] {

@@ -64,6 +64,7 @@ protected:
     event->op = &add;
     event->location = "train <1>.py:12 in \"forward\" < \xc3\xa9t\xc3\xa9.py:3";
     event->context = ~uint64_t(0);
+    event->whole = 2;
     event->trace = 3;
     Operand self{0, makeMeta({2, 3, 3, 1}), true, false},
         other{1, makeMeta({2, 3, 1, 2}, DType::BFloat16), false, true};
@@ -159,6 +160,7 @@ TEST_F(SerializeTest, round_trip_keeps_what_does_not_print) {
   for (NodeId id = 2; id < dump.graph.size(); ++id) {
     const Event &a = *dump.graph[id].event, &b = *copy.graph[id].event;
     EXPECT_EQ(a.context, b.context);
+    EXPECT_EQ(a.whole, b.whole);
     EXPECT_EQ(a.trace, b.trace);
     EXPECT_EQ(a.resultCounts, b.resultCounts);
     EXPECT_EQ(a.op->flags, b.op->flags);

@@ -1,0 +1,152 @@
+#include "frontend/torch/WholeCalls.h"
+
+#include "frontend/torch/Frontend.h"
+#include "frontend/torch/Hook.h"
+
+#include <torch/csrc/autograd/functions/accumulate_grad.h>
+#include <torch/csrc/autograd/input_metadata.h>
+#include <torch/csrc/autograd/variable.h>
+#include <tsl/robin_map.h>
+
+#include <algorithm>
+#include <bit>
+#include <typeinfo>
+#include <utility>
+#include <vector>
+
+namespace terra::frontend {
+
+using torch::autograd::AccumulateGrad;
+using torch::autograd::Edge;
+using torch::autograd::Node;
+
+namespace {
+
+thread_local graph::Whole whole = 0;
+
+class Mixer {
+public:
+  void add(uint64_t value) { hash_ = (hash_ ^ value) * 0x9e3779b97f4a7c15ull + (hash_ >> 29); }
+  void add(const at::Tensor &tensor) {
+    add(tensor.defined() ? 1 + uint64_t(tensor.scalar_type()) : 0);
+    if (!tensor.defined() || tensor.is_nested())
+      return;
+    add(tensor.dim());
+    for (const c10::SymInt &size : tensor.sym_sizes())
+      add(uint64_t(size.maybe_as_int().value_or(-1)));
+  }
+  uint64_t value() const { return hash_; }
+
+private:
+  uint64_t hash_ = 0x2545f4914f6cdd1dull;
+};
+
+/// The graph behind some roots, as eager has it.
+class GraphShape {
+public:
+  void add(const Edge &edge) {
+    auto [node, input] = eager(edge);
+    mixer_.add(node ? (uint64_t(indexOf(node)) + 1) << 16 | input : 0);
+  }
+
+  uint64_t finish() {
+    for (size_t next = 0; next < order_.size(); ++next)
+      visit(*order_[next]);
+    return mixer_.value();
+  }
+
+  Mixer &mixer() { return mixer_; }
+
+private:
+  /// A materialized CallNode only passes gradients on.
+  static std::pair<Node *, uint32_t> eager(const Edge &edge) {
+    Node *node = edge.function.get();
+    uint32_t input = edge.input_nr;
+    for (auto *call = dynamic_cast<CallNode *>(node); call && call->materialized() && input < call->num_outputs();
+         call = dynamic_cast<CallNode *>(node)) {
+      const Edge &next = call->next_edge(input);
+      node = next.function.get();
+      input = next.input_nr;
+    }
+    return {node, input};
+  }
+
+  uint32_t indexOf(Node *node) {
+    auto [it, inserted] = indices_.try_emplace(node, uint32_t(order_.size()));
+    if (inserted)
+      order_.push_back(node);
+    return it->second;
+  }
+
+  void visit(Node &node) {
+    mixer_.add(reinterpret_cast<uint64_t>(&typeid(node)));
+    if (auto *leaf = dynamic_cast<AccumulateGrad *>(&node)) {
+      mixer_.add(leaf->variable);
+      mixer_.add(leaf->variable.defined() ? leaf->variable.grad() : at::Tensor());
+      return;
+    }
+    mixer_.add(node.num_inputs());
+    for (uint32_t i = 0; i < node.num_inputs(); ++i)
+      add(node.input_metadata(i));
+    mixer_.add(node.num_outputs());
+    for (const Edge &edge : node.next_edges())
+      add(edge);
+  }
+
+  void add(const torch::autograd::InputMetadata &metadata) {
+    if (metadata.was_default_constructed() || metadata.is_nested_tensor() || metadata.is_cpp_nested_tensor())
+      return;
+    mixer_.add(uint64_t(c10::typeMetaToScalarType(metadata.dtype())));
+    for (const c10::SymInt &size : metadata.shape_as_dim_vector())
+      mixer_.add(uint64_t(size.maybe_as_int().value_or(-1)));
+  }
+
+  Mixer mixer_;
+  std::vector<Node *> order_;
+  tsl::robin_map<Node *, uint32_t> indices_;
+};
+
+} // namespace
+
+graph::Whole currentWhole() { return whole; }
+
+graph::Whole enterWhole(const std::function<graph::Whole()> &kind) {
+  return std::exchange(whole, whole ? whole : kind());
+}
+
+void leaveWhole(graph::Whole before) { whole = before; }
+
+graph::Whole wholeOfBackward(const BackwardRequest &request) {
+  runtime::Session *session = currentSession();
+  auto differentiable = [](const at::Tensor &root) { return root.requires_grad(); };
+  if (!session || insideReal() || !std::all_of(request.roots.begin(), request.roots.end(), differentiable))
+    return 0;
+  BackwardEdges edges(request);
+  GraphShape shape;
+  shape.mixer().add(request.accumulates);
+  for (const Edge &root : edges.roots)
+    shape.add(root);
+  for (const Edge &input : edges.inputs)
+    shape.add(input);
+  uint64_t key = shape.finish();
+  std::lock_guard lock(runtimeInstance().lock());
+  return session->backwards().numberOf(key);
+}
+
+graph::Whole wholeOfStep(const OptimizerState &state) {
+  runtime::Session *session = currentSession();
+  if (!session || insideReal())
+    return 0;
+  Mixer mixer;
+  mixer.add(uint64_t(state.kind));
+  for (double option : state.options)
+    mixer.add(std::bit_cast<uint64_t>(option));
+  for (const OptimizerState::Parameter &parameter : state.parameters)
+    mixer.add(uint64_t(parameter.numTensors) << 32 | parameter.numScalars);
+  for (const at::Tensor &tensor : state.tensors)
+    mixer.add(tensor);
+  std::lock_guard lock(runtimeInstance().lock());
+  return session->steps().numberOf(mixer.value());
+}
+
+} // namespace terra::frontend
