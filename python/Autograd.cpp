@@ -1,6 +1,7 @@
 #include "python/Bindings.h"
 
 #include "frontend/torch/Backward.h"
+#include "frontend/torch/Hook.h"
 #include "frontend/torch/WholeCalls.h"
 
 #include <torch/csrc/autograd/python_cpp_function.h>
@@ -89,6 +90,8 @@ std::vector<at::Tensor> tensorsIn(const py::object &objects) {
 
 /// A backward from `roots`, for some `inputs` or for all leaves, is going to run operation by operation. Returns what `endWhole` takes.
 graph::Whole beginWhole(const py::object &roots, const py::object &inputs, bool accumulates) {
+  if (!frontend::currentSession())
+    return 0;
   std::vector<at::Tensor> rootTensors = tensorsIn(roots), inputTensors = tensorsIn(inputs);
   frontend::showHistory(rootTensors);
   return frontend::enterWhole([&] {

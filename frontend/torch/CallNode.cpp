@@ -231,7 +231,9 @@ void meetAtCalls(const std::vector<CallNode *> &calls, const std::unordered_set<
       for (const torch::autograd::Edge &edge : call->next_edges())
         if (edge.is_valid())
           callOf.emplace(edge.function.get(), call);
-  for (Node *node : nodes)
+  for (Node *node : nodes) {
+    if (dynamic_cast<CallNode *>(node))
+      continue; // it leads to its own nodes; numbers of another thread do not tell
     for (torch::autograd::Edge &edge : node->next_edges()) {
       auto it = callOf.find(edge.function.get());
       if (it == callOf.end() || node->sequence_nr() < it->second->replayedUntil())
@@ -241,6 +243,7 @@ void meetAtCalls(const std::vector<CallNode *> &calls, const std::unordered_set<
       if (result != results.end())
         edge = {it->second->getptr(), uint32_t(result - results.begin())};
     }
+  }
 }
 
 } // namespace

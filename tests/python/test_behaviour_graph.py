@@ -319,6 +319,16 @@ def backward_on_another_thread(s):
 
 
 @act
+def two_backwards_on_another_thread(s):
+    s.zero_grad()
+    yield
+    for retain in (True, False):
+        thread = threading.Thread(target=s.loss.backward, kwargs={"retain_graph": retain})
+        thread.start()
+        thread.join()
+
+
+@act
 def single_threaded_backward(s):
     s.zero_grad()
     yield
