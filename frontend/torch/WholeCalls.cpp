@@ -9,7 +9,6 @@
 #include <tsl/robin_map.h>
 
 #include <algorithm>
-#include <bit>
 #include <typeinfo>
 #include <utility>
 #include <vector>
@@ -139,8 +138,8 @@ graph::Whole wholeOfStep(const OptimizerState &state) {
     return 0;
   Mixer mixer;
   mixer.add(uint64_t(state.kind));
-  for (double option : state.options)
-    mixer.add(std::bit_cast<uint64_t>(option));
+  for (double option : state.options) // others than 0 and 1 may be numbers that a schedule changes
+    mixer.add(option == 0 ? 0 : option == 1 ? 1 : 2);
   for (const OptimizerState::Parameter &parameter : state.parameters)
     mixer.add(uint64_t(parameter.numTensors) << 32 | parameter.numScalars);
   for (const at::Tensor &tensor : state.tensors)

@@ -20,7 +20,7 @@ void leaveWhole(graph::Whole before);
 /// have gradients already, and what is asked for. CallNodes have to be materialized. 0 outside of regions.
 graph::Whole wholeOfBackward(const BackwardRequest &request);
 
-/// The kind of an optimizer's step: by its options, and by the sizes of what it works on. 0 outside of regions.
+/// The kind of an optimizer's step: by which options it has, and by the sizes of what it works on. 0 outside of regions.
 graph::Whole wholeOfStep(const OptimizerState &state);
 
 } // namespace terra::frontend
