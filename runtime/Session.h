@@ -56,8 +56,7 @@ public:
   /// Nothing when it was before the region or too long ago.
   std::optional<RunPlace> runAt(uint64_t sequence) const;
   /// The kinds of backward, and of optimizer steps, of the paths that are known.
-  Wholes &backwards() { return backwards_; }
-  Wholes &steps() { return steps_; }
+  KnownWholes &wholes() { return wholes_; }
   bool coExecuting() const { return mode_ == Mode::CoExecuting; }
 
   /// Number of the region under way. A buffer that carries it has been touched by one of its events.
@@ -122,7 +121,7 @@ private:
   SessionOptions options_;
   graph::TraceGraph graph_;
   Program program_;
-  Wholes backwards_, steps_;
+  KnownWholes wholes_;
   tracer::Recorder recorder_;
   Pacing pacing_{runtime_, *this};
   SessionStats stats_;

@@ -65,8 +65,7 @@ void Session::forgetColdPaths() {
   graph_ = TraceGraph();
   program_ = {};
   loopHeads_.clear();
-  backwards_.clear();
-  steps_.clear();
+  wholes_ = {};
   run_.reset();
   last_ = TraceGraph::kStart;
   stable_ = 0;

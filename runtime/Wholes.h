@@ -19,11 +19,15 @@ public:
       return it->second;
     return numbers_.size() < kMost ? numbers_[key] = graph::Whole(numbers_.size() + 1) : 0;
   }
-  void clear() { numbers_.clear(); }
 
 private:
   static constexpr size_t kMost = 16;
   std::unordered_map<uint64_t, graph::Whole> numbers_;
+};
+
+/// Those of a function.
+struct KnownWholes {
+  Wholes backwards, steps;
 };
 
 } // namespace terra::runtime

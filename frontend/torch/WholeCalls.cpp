@@ -129,7 +129,7 @@ graph::Whole wholeOfBackward(const BackwardRequest &request) {
     shape.add(input);
   uint64_t key = shape.finish();
   std::lock_guard lock(runtimeInstance().lock());
-  return session->backwards().numberOf(key);
+  return session->wholes().backwards.numberOf(key);
 }
 
 graph::Whole wholeOfStep(const OptimizerState &state) {
@@ -145,7 +145,7 @@ graph::Whole wholeOfStep(const OptimizerState &state) {
   for (const at::Tensor &tensor : state.tensors)
     mixer.add(tensor);
   std::lock_guard lock(runtimeInstance().lock());
-  return session->steps().numberOf(mixer.value());
+  return session->wholes().steps.numberOf(mixer.value());
 }
 
 } // namespace terra::frontend
