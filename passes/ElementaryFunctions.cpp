@@ -61,18 +61,23 @@ Value ScalarMath::timesPowerOfTwo(Value x, Value exponent) {
 
 /// Cody–Waite: x = n ln 2 + r, exp(r) by a polynomial, times 2^n in two steps (for denormal results).
 Value ScalarMath::expF32(Value x) {
-  // Beyond these bounds the result is inf or 0; comparisons keep NaN. What is 0 is not computed as a denormal number on
-  // the way: each would cost as much as a hundred others, and masks make many.
-  Value hi = f32(89.0f), zero = f32(0.0f);
-  Value vanishes = less(x, f32(-104.0f));
-  Value clamped = select(less(hi, x), hi, select(vanishes, zero, x));
-  Value magic = f32(12582912.0f); // 1.5 * 2^23: adding it rounds to an integer, which stands in the low bits
+  // Beyond these bounds the result is inf or 0; comparisons keep NaN.
+  Value lo = f32(-104.0f), hi = f32(89.0f), zero = f32(0.0f);
+  Value vanishes = less(x, lo);
+  Value clamped = select(vanishes, lo, x);
+  clamped = select(less(hi, clamped), hi, clamped);
+  // Adding 1.5 * 2^23 rounds to an integer, which stands in the low bits, here with the bias of two floats.
+  Value magic = f32(12582912.0f + 254.0f);
   Value shifted = fma(clamped, f32(1.4426950408889634f), magic);
   Value n = sub(shifted, magic);
   Value r = fma(n, f32(-0.693145751953125f), clamped);
   r = fma(n, f32(-1.42860677e-6f), r);
-  Value exponent = arith::SubIOp::create(b, loc, bits(shifted), bits(magic));
-  return select(vanishes, zero, timesPowerOfTwo(reducedExp(r), exponent));
+  Value exponent = bits(shifted);
+  Value half = arith::ShRUIOp::create(b, loc, exponent, i32(1));
+  Value rest = arith::SubIOp::create(b, loc, exponent, half);
+  auto power = [&](Value e) { return fromBits(arith::ShLIOp::create(b, loc, e, i32(23))); };
+  Value y = mul(mul(reducedExp(r), power(half)), power(rest));
+  return select(vanishes, zero, y);
 }
 
 /// As exp with n = round(x): exact for integers.
@@ -86,6 +91,12 @@ Value ScalarMath::exp2F32(Value x) {
   return select(vanishes, zero, timesPowerOfTwo(reducedExp(r), exponent));
 }
 
+/// exp(r) - 1 for |r| <= ln 2 / 2.
+Value ScalarMath::reducedExpm1(Value r) {
+  Value p = polynomial(r, {1.97350979e-4, 1.39309070e-3, 8.33343994e-3, 4.16668020e-2, 1.66666716e-1, 4.99999970e-1});
+  return fma(p, mul(r, r), r);
+}
+
 /// x = n ln 2 + r: 2^n expm1(r) + (2^n - 1), in halves so that 2^n stays finite.
 Value ScalarMath::expm1F32(Value x) {
   Value lo = f32(-30.0f), hi = f32(89.0f), magic = f32(12582912.0f);
@@ -94,8 +105,7 @@ Value ScalarMath::expm1F32(Value x) {
   Value n = sub(shifted, magic);
   Value r = fma(n, f32(-0.693145751953125f), clamped);
   r = fma(n, f32(-1.42860677e-6f), r);
-  Value p = polynomial(r, {1.97350979e-4, 1.39309070e-3, 8.33343994e-3, 4.16668020e-2, 1.66666716e-1, 4.99999970e-1});
-  p = fma(p, mul(r, r), r);
+  Value p = reducedExpm1(r);
   Value exponent = arith::SubIOp::create(b, loc, bits(shifted), bits(magic));
   Value half = fromBits(arith::ShLIOp::create(b, loc, arith::AddIOp::create(b, loc, exponent, i32(126)), i32(23)));
   Value y = fma(p, half, arith::SubFOp::create(b, loc, half, f32(0.5f)));
@@ -145,16 +155,19 @@ Value ScalarMath::log1pF32(Value x) {
   return select(tiny, x, select(plain, logU, repaired));
 }
 
-/// Cephes below 0.625, 1 - 2 / (exp(2|x|) + 1) above.
+/// e / (e + 2) with e = expm1(-2|x|), which is as expm1F32 but in a range that needs no halves.
 Value ScalarMath::tanhF32(Value x) {
-  Value magnitude = fabs(x);
-  Value z = mul(x, x);
-  Value p =
-      polynomial(z, {-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1});
-  Value small = fma(mul(p, z), x, x);
-  Value e = expF32(add(magnitude, magnitude));
-  Value large = sub(f32(1.0f), div(f32(2.0f), add(e, f32(1.0f))));
-  return copysign(select(less(magnitude, f32(0.625f)), small, large), x);
+  Value magnitude = fabs(x), lo = f32(-19.0f); // where 1 is reached
+  Value y = arith::NegFOp::create(b, loc, add(magnitude, magnitude));
+  y = select(less(y, lo), lo, y);
+  Value magic = f32(12582912.0f + 127.0f); // with the bias of a float
+  Value shifted = fma(y, f32(1.4426950408889634f), magic);
+  Value power = fromBits(arith::ShLIOp::create(b, loc, bits(shifted), i32(23)));
+  Value n = sub(shifted, magic);
+  Value r = fma(n, f32(-0.693145751953125f), y);
+  r = fma(n, f32(-1.42860677e-6f), r);
+  Value e = fma(reducedExpm1(r), power, sub(power, f32(1.0f)));
+  return copysign(div(e, add(e, f32(2.0f))), x);
 }
 
 /// Two polynomials (minimax, fitted for this): x P(x²) below 1, one centred in [1, 3.92] above, where 1 is reached.

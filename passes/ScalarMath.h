@@ -59,6 +59,7 @@ private:
   mlir::Value erfF32(mlir::Value x);
   mlir::Value atanF32(mlir::Value x);
   mlir::Value reducedExp(mlir::Value r);
+  mlir::Value reducedExpm1(mlir::Value r);
   mlir::Value timesPowerOfTwo(mlir::Value x, mlir::Value exponent);
 
   // The ones that need more bits on the way (WideFunctions.cpp).
