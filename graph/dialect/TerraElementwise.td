@@ -177,15 +177,16 @@ def Terra_SiluBackwardOp : FloatBinary<"silu_backward", ["aten::silu_backward"],
     "mul($0, mul(sigmoid($1), add(1, mul($1, sub(1, sigmoid($1))))))">;
 def Terra_GeluOp : FloatUnary<"gelu", ["aten::gelu[_]{$1='none'} = gelu($0)"],
     "mul(mul(0.5, $0), add(1, erf(mul($0, 0.7071067811865476))))">;
-defvar geluInner = "mul(0.7978845608028654, add(X, mul(0.044715, mul(X, mul(X, X)))))";
+// 0.5 (1 + tanh(u)) is sigmoid(2u), which is cheaper and keeps its digits where tanh is near -1.
+defvar geluSigmoid = "div(1, add(1, exp(mul(-1.5957691216057308, add(X, mul(0.044715, mul(X, mul(X, X))))))))";
 def Terra_GeluTanhOp : FloatUnary<"gelu_tanh", ["aten::gelu[_]{$1='tanh'} = gelu_tanh($0)"],
-    "mul(mul(0.5, $0), add(1, tanh(" # !subst("X", "$0", geluInner) # ")))">;
+    "mul($0, " # !subst("X", "$0", geluSigmoid) # ")">;
 def Terra_GeluBackwardOp : FloatBinary<"gelu_backward", ["aten::gelu_backward{$2='none'} = gelu_backward($0, $1)"],
     "mul($0, add(mul(0.5, add(1, erf(mul($1, 0.7071067811865476)))), mul($1, mul(0.3989422804014327, exp(mul(mul(-0.5, $1), $1))))))">;
-defvar geluTanh = "tanh(" # !subst("X", "$1", geluInner) # ")";
+defvar geluSlope = !subst("X", "$1", geluSigmoid);
 def Terra_GeluTanhBackwardOp : FloatBinary<"gelu_tanh_backward", ["aten::gelu_backward{$2='tanh'} = gelu_tanh_backward($0, $1)"],
-    !subst("T", geluTanh, "mul($0, add(mul(0.5, add(1, T)), mul(mul(mul(0.5, $1), sub(1, mul(T, T))), "
-                          "mul(0.7978845608028654, add(1, mul(0.134145, mul($1, $1)))))))")>;
+    !subst("S", geluSlope, "mul($0, add(S, mul(mul(mul($1, S), sub(1, S)), "
+                           "mul(1.5957691216057308, add(1, mul(0.134145, mul($1, $1)))))))")>;
 def Terra_SoftplusOp : Ternary<"softplus", ["aten::softplus"],
     "where(gt(mul($0, $1), $2), $0, div(log1p(exp(mul($0, $1))), $1))", 1>;
 def Terra_SoftplusBackwardOp : Quaternary<"softplus_backward", ["aten::softplus_backward"],
