@@ -260,8 +260,9 @@ bool importNllLossBackward(ImportCall &call, const ir::AtenForm &) {
   Value index =
       ir::IotaOp::create(call.b, call.loc, RankedTensorType::get({1, classes}, i64), call.b.getI64IntegerAttr(1));
   Value used = make("terra.ne", {target, makeConstant(call.b, call.loc, double(*ignored), i64)});
-  Value hit = make("terra.logical_and", {make("terra.eq", {target, index}), used});
-  return call.write(0, make("terra.where", {hit, grad, makeConstant(call.b, call.loc, 0, element)}));
+  target = make("terra.where", {used, target, makeConstant(call.b, call.loc, -1, i64)});
+  return call.write(
+      0, make("terra.where", {make("terra.eq", {target, index}), grad, makeConstant(call.b, call.loc, 0, element)}));
 }
 
 using ImportFn = bool (*)(ImportCall &, const ir::AtenForm &);

@@ -68,10 +68,41 @@ struct DropEmptyReduction : OpInterfaceRewritePattern<ir::Reduction> {
   }
 };
 
+struct SumOfOneHot : OpRewritePattern<ir::SumOp> {
+  using OpRewritePattern::OpRewritePattern;
+
+  // sum(where(i == iota, x, 0)) => where(0 <= i < n, x, 0) where neither i nor x varies along the sum
+  LogicalResult matchAndRewrite(ir::SumOp op, PatternRewriter &rewriter) const override {
+    auto where = op.getInput().getDefiningOp<ir::WhereOp>();
+    auto equal = where ? where->getOperand(0).getDefiningOp<ir::EqOp>() : ir::EqOp();
+    if (!equal || constantOf(where->getOperand(2)) != 0.0 || op.getDims().size() != 1)
+      return failure();
+    Value index = equal.getA(), x = where->getOperand(1);
+    auto iota = equal.getB().getDefiningOp<ir::IotaOp>();
+    int64_t rank = tensorType(op.getInput()).getRank(), dim = op.getDims().front();
+    auto varies = [&](Value v) {
+      int64_t d = dim - rank + tensorType(v).getRank();
+      return d >= 0 && tensorType(v).getDimSize(d) != 1;
+    };
+    if (!iota || tensorType(iota).getRank() != rank || int64_t(iota.getDim()) != dim || varies(index) || varies(x))
+      return failure();
+    auto make = [&](StringRef name, ValueRange operands) {
+      return makeElementwise(rewriter, op.getLoc(), name, operands);
+    };
+    auto number = [&](double n, Value like) {
+      return makeConstant(rewriter, op.getLoc(), n, tensorType(like).getElementType());
+    };
+    Value size = number(double(tensorType(iota).getDimSize(dim)), index);
+    Value inside =
+        make("terra.logical_and", {make("terra.ge", {index, number(0, index)}), make("terra.lt", {index, size})});
+    return success(replaceWith(rewriter, op, make("terra.where", {inside, x, number(0, x)})));
+  }
+};
+
 struct SimplifyGroupsPass : impl::SimplifyGroupsBase<SimplifyGroupsPass> {
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
-    patterns.add<SimplifyPow, DropEmptyReduction>(&getContext());
+    patterns.add<SimplifyPow, DropEmptyReduction, SumOfOneHot>(&getContext());
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       signalPassFailure();
   }

@@ -1,4 +1,4 @@
-// RUN: terra-opt %s -terra-simplify -canonicalize | FileCheck %s
+// RUN: terra-opt %s -split-input-file -terra-simplify -canonicalize | FileCheck %s
 
 // CHECK-LABEL: terra.segment
 terra.segment {
@@ -29,5 +29,31 @@ terra.segment {
     terra.write %w, %2 offset 0 strides [1] : tensor<4xf32>
     // CHECK: terra.write %[[A]], %3
     terra.write %t, %3 offset 0 strides [1] : tensor<4xf32>
+  }
+}
+
+// -----
+
+// The sum of a one-hot row is what stands in it, if anything does.
+// CHECK-LABEL: terra.segment
+terra.segment {
+  %0 = terra.slot 0 external
+  %1 = terra.slot 1
+  terra.group [0] {
+    // CHECK: %[[I:.*]] = terra.read %0
+    // CHECK-DAG: %[[ABOVE:.*]] = terra.ge %[[I]]
+    // CHECK-DAG: %[[BELOW:.*]] = terra.lt %[[I]]
+    // CHECK: %[[IN:.*]] = terra.logical_and %[[ABOVE]], %[[BELOW]]
+    // CHECK: %[[S:.*]] = terra.where %[[IN]], {{.*}} -> tensor<4x1xf32>
+    // CHECK-NOT: terra.sum
+    // CHECK: terra.write %[[S]], %1
+    %i = terra.read %0 offset 0 strides [1, 1] : tensor<4x1xi64>
+    %n = terra.iota 1 : tensor<1x8xi64>
+    %h = terra.eq %i, %n : (tensor<4x1xi64>, tensor<1x8xi64>) -> tensor<4x8xi1>
+    %x = terra.constant 3.0 : f64 : tensor<f32>
+    %z = terra.constant 0.0 : f64 : tensor<f32>
+    %w = terra.where %h, %x, %z : (tensor<4x8xi1>, tensor<f32>, tensor<f32>) -> tensor<4x8xf32>
+    %s = terra.sum %w {dims = array<i64: 1>} : (tensor<4x8xf32>) -> tensor<4x1xf32>
+    terra.write %s, %1 offset 0 strides [1, 1] : tensor<4x1xf32>
   }
 }
