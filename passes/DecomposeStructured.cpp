@@ -22,7 +22,7 @@ public:
   }
   Value number(double x) { return makeConstant(b_, loc_, x, tensorType(op_->getOperand(0)).getElementType()); }
   Value sum(Value x, ArrayRef<int64_t> dims) { return reduce<ir::SumOp>(x, dims); }
-  Value max(Value x, ArrayRef<int64_t> dims) { return reduce<ir::MaxOp>(x, dims); }
+  Value maxOfNumbers(Value x, ArrayRef<int64_t> dims) { return reduce<ir::MaxOfNumbersOp>(x, dims); }
   Value mean(Value x, ArrayRef<int64_t> dims) {
     return (*this)("mul", {sum(x, dims), number(1.0 / double(count(x, dims)))});
   }
@@ -88,23 +88,29 @@ void expand(Math m, ir::VarOp op) {
   m.replace({m("div", {squares, m.number(std::max(0.0, n - correction))}), mean});
 }
 
+// The softmaxes shift by a maximum that may be anything where there is a NaN: the sum is NaN then, whatever the shift. The sum is
+// at least 1, so that dividing by it is multiplying by its reciprocal.
+
 void expand(Math m, ir::SoftmaxOp op) {
   SmallVector<int64_t> dim{int64_t(op.getDim())};
-  Value e = m("exp", {m("sub", {op.getInput(), m.max(op.getInput(), dim)})});
-  m.replace({m("div", {e, m.sum(e, dim)})});
+  Value e = m("exp", {m("sub", {op.getInput(), m.maxOfNumbers(op.getInput(), dim)})});
+  m.replace({m("mul", {e, m("reciprocal", {m.sum(e, dim)})})});
 }
 
 void expand(Math m, ir::SafeSoftmaxOp op) {
   SmallVector<int64_t> dim{int64_t(op.getDim())};
-  Value max = m.max(op.getInput(), dim);
-  Value e = m("exp", {m("sub", {op.getInput(), max})});
-  Value masked = m("eq", {max, m.number(-std::numeric_limits<double>::infinity())});
-  m.replace({m("where", {masked, m.number(0), m("div", {e, m.sum(e, dim)})})});
+  Value max = m.maxOfNumbers(op.getInput(), dim);
+  // Where all is -inf: exp(-inf - 0) is 0, and so is the sum.
+  Value shift = m("where", {m("eq", {max, m.number(-std::numeric_limits<double>::infinity())}), m.number(0), max});
+  Value e = m("exp", {m("sub", {op.getInput(), shift})});
+  Value sum = m.sum(e, dim);
+  Value divisor = m("where", {m("eq", {sum, m.number(0)}), m.number(1), sum});
+  m.replace({m("mul", {e, m("reciprocal", {divisor})})});
 }
 
 void expand(Math m, ir::LogSoftmaxOp op) {
   SmallVector<int64_t> dim{int64_t(op.getDim())};
-  Value shifted = m("sub", {op.getInput(), m.max(op.getInput(), dim)});
+  Value shifted = m("sub", {op.getInput(), m.maxOfNumbers(op.getInput(), dim)});
   m.replace({m("sub", {shifted, m("log", {m.sum(m("exp", {shifted}), dim)})})});
 }
 

@@ -123,8 +123,10 @@ void KernelEmitter::emitRow() {
     if (reductions.empty() && !(last && fullWrites))
       continue;
     Values results = emitReducedLoops(0, reductions, last && fullWrites);
-    for (auto [n, value] : llvm::zip(reductions, results))
-      scopes_.back()[n] = math_.finish(a_.nodes[n].op, elementOf(n), value);
+    for (auto [n, value] : llvm::zip(reductions, results)) {
+      bool anything = isa<ir::MaxOfNumbersOp>(a_.nodes[n].op); // poison where there is a NaN: from here on some number
+      scopes_.back()[n] = anything ? throughMemory(value) : math_.finish(a_.nodes[n].op, elementOf(n), value);
+    }
     filled_.insert(filling_.begin(), filling_.end()); // what this pass computed is there for the next ones
   }
   write(false);

@@ -163,8 +163,13 @@ Value KernelEmitter::eval(unsigned n) {
 Value KernelEmitter::compute(const KernelNode &node) {
   Type element = tensorType(node.value).getElementType();
   if (auto constant = dyn_cast<ir::ConstantOp>(node.op)) {
-    if (auto f = dyn_cast<FloatAttr>(constant.getValue()))
-      return math_.constant(f.getValueAsDouble(), element);
+    if (auto f = dyn_cast<FloatAttr>(constant.getValue())) {
+      Value number = math_.constant(f.getValueAsDouble(), element);
+      // LLVM would turn max(a, where(c, -inf, x)) into where(c, a, max(a, x)), which it does not vectorise.
+      bool hide = f.getValue().isInfinity() && isa<FloatType>(element) &&
+                  llvm::any_of(a_.nodes, [](const KernelNode &n) { return isa<ir::MaxOfNumbersOp>(n.op); });
+      return hide ? throughMemory(number) : number;
+    }
     return math_.integerConstant(cast<IntegerAttr>(constant.getValue()).getInt(), element);
   }
   if (isa<ir::FeedOp>(node.op))
@@ -180,10 +185,41 @@ Value KernelEmitter::compute(const KernelNode &node) {
     operands.push_back(eval(operand));
   if (isa<ir::ReshapeOp>(node.op))
     return operands.front();
+  if (Value equal = compareWithIndex(node, operands))
+    return equal;
   Type from = elementOf(node.operands.back());
   if (isa<ir::CastOp>(node.op))
     return math_.cast(operands.front(), from, element);
   return math_.primitive(node.op, from, operands);
+}
+
+/// Equality with an index below 2^31, in 32 bits: what does not fit is equal to none. Null where the node is something else.
+Value KernelEmitter::compareWithIndex(const KernelNode &node, ArrayRef<Value> operands) {
+  if (!isa<ir::EqOp, ir::NeOp>(node.op))
+    return {};
+  for (unsigned i : {0u, 1u}) {
+    auto iota = dyn_cast<ir::IotaOp>(a_.nodes[node.operands[i]].op);
+    if (!iota)
+      continue;
+    int64_t size = tensorType(iota).getDimSize(int64_t(iota.getDim()));
+    if (size > INT32_MAX)
+      return {};
+    Type narrow = b_.getI32Type();
+    Value number = operands[1 - i];
+    Value fits = arith::CmpIOp::create(b_, loc_, arith::CmpIPredicate::ult, number, i64(size));
+    number = arith::SelectOp::create(b_, loc_, fits, arith::TruncIOp::create(b_, loc_, narrow, number),
+                                     math_.integerConstant(-1, narrow));
+    auto predicate = isa<ir::EqOp>(node.op) ? arith::CmpIPredicate::eq : arith::CmpIPredicate::ne;
+    return arith::CmpIOp::create(b_, loc_, predicate, arith::TruncIOp::create(b_, loc_, narrow, operands[i]), number);
+  }
+  return {};
+}
+
+/// The same number, of which LLVM knows nothing any more.
+Value KernelEmitter::throughMemory(Value number) {
+  Value place = allocate(1, number.getType());
+  LLVM::StoreOp::create(b_, loc_, number, place, /*alignment=*/0, /*isVolatile=*/true);
+  return LLVM::LoadOp::create(b_, loc_, number.getType(), place, /*alignment=*/0, /*isVolatile=*/true);
 }
 
 /// Computes what is the same for all indices of the reduced dimensions, outside of their loops.

@@ -41,6 +41,8 @@ private:
   // Scalars (KernelEmitter.cpp)
   mlir::Value eval(unsigned node);
   mlir::Value compute(const KernelNode &node);
+  mlir::Value compareWithIndex(const KernelNode &node, llvm::ArrayRef<mlir::Value> operands);
+  mlir::Value throughMemory(mlir::Value number);
   mlir::Value load(mlir::Value pointer, mlir::Value index, mlir::Type element);
   void store(mlir::Value value, mlir::Value pointer, mlir::Value index, mlir::Type element);
   mlir::Value index(llvm::ArrayRef<int64_t> strides);

@@ -267,13 +267,14 @@ Value ScalarMath::combine(Operation *op, Type element, Value a, Value x) {
   if (usesKeys(op, element)) // keeps NaN
     return isa<ir::MaxOp>(op) ? Value(arith::MaximumFOp::create(b, loc, a, x))
                               : Value(arith::MinimumFOp::create(b, loc, a, x));
-  return join(op, element, a, x, false);
+  Value both = join(op, element, a, x, false);
+  return isa<ir::MaxOfNumbersOp>(op) ? Value(LLVM::FreezeOp::create(b, loc, both)) : both;
 }
 
 Value ScalarMath::identity(Operation *op, Type element) {
   if (isa<ir::SumOp>(op))
     return integerConstant(0, element);
-  bool isMax = isa<ir::MaxOp>(op);
+  bool isMax = isa<ir::MaxOp, ir::MaxOfNumbersOp>(op);
   if (isa<FloatType>(element))
     return constant(isMax ? -std::numeric_limits<double>::infinity() : std::numeric_limits<double>::infinity(),
                     element);
@@ -323,7 +324,9 @@ Value ScalarMath::join(Operation *op, Type element, Value a, Value x, bool reass
     auto flags = reassociate ? contract() | arith::FastMathFlags::reassoc : contract();
     return arith::AddFOp::create(b, loc, a, x, flags);
   }
-  bool isMax = isa<ir::MaxOp>(op);
+  if (isa<ir::MaxOfNumbersOp>(op) && isa<FloatType>(element))
+    return arith::MaxNumFOp::create(b, loc, a, x, arith::FastMathFlags::nnan | arith::FastMathFlags::nsz);
+  bool isMax = isa<ir::MaxOp, ir::MaxOfNumbersOp>(op);
   if (isUnsigned(element) && !usesKeys(op, element))
     return isMax ? Value(arith::MaxUIOp::create(b, loc, a, x)) : Value(arith::MinUIOp::create(b, loc, a, x));
   return isMax ? Value(arith::MaxSIOp::create(b, loc, a, x)) : Value(arith::MinSIOp::create(b, loc, a, x));

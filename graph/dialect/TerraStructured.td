@@ -25,6 +25,8 @@ class Terra_ReduceOp<string mnemonic, list<string> aten>
 def Terra_SumOp : Terra_ReduceOp<"sum", ["aten::sum", "aten::sum.dim_IntList"]>;
 def Terra_MaxOp : Terra_ReduceOp<"max", ["aten::amax", "aten::max"]>;
 def Terra_MinOp : Terra_ReduceOp<"min", ["aten::amin", "aten::min"]>;
+/// The maximum of numbers; where a NaN is among them, any value. Cheaper than `max`, and as good for those who meet the NaN again.
+def Terra_MaxOfNumbersOp : Terra_ReduceOp<"max_of_numbers", []>;
 
 /// Reductions that are expanded into the ones above.
 class Terra_CompositeReduceOp<string mnemonic, list<string> aten> : Terra_StructuredOp<mnemonic, aten> {

@@ -79,5 +79,94 @@ TEST(CompilerRows, softmax_of_masked_rows) {
   }
 }
 
+/// As eager: NaN for a whole slice with a NaN or an infinity, or with nothing but -inf (safe softmax: 0).
+V softmaxOfSlice(const std::string &op, const V &a) {
+  double most = -kInf, sum = 0;
+  bool isNan = false;
+  for (double x : a) {
+    most = std::max(most, x);
+    isNan |= std::isnan(x);
+  }
+  for (double x : a)
+    sum += std::exp(x - most);
+  V y;
+  for (double x : a) {
+    double p = op == "aten::_log_softmax" ? x - most - std::log(sum) : std::exp(x - most) / sum;
+    y.push_back(isNan ? NAN : op == "aten::_safe_softmax" && most == -kInf ? 0 : p);
+  }
+  return y;
+}
+
+struct SoftmaxCase {
+  const char *op;
+  int64_t size; ///< of the dimension
+  bool rows;    ///< it is the last one
+};
+
+void PrintTo(const SoftmaxCase &c, std::ostream *os) {
+  *os << c.op << (c.rows ? " rows of " : " columns of ") << c.size;
+}
+
+class CompilerSoftmax : public testing::TestWithParam<SoftmaxCase> {};
+
+TEST_P(CompilerSoftmax, special_values_are_as_in_eager) {
+  SoftmaxCase c = GetParam();
+  constexpr int64_t slices = 24;
+  Program p;
+  Sizes sizes = c.rows ? Sizes{slices, c.size} : Sizes{c.size, slices};
+  auto at = [&](int64_t slice, int64_t k) { return size_t(c.rows ? slice * c.size + k : k * slices + slice); };
+  Tensor x = p.input(sizes, DType::Float32, -30, 30);
+  V a = p.values(x);
+  for (int64_t slice = 0; slice < slices; ++slice)
+    for (int64_t k = 0; k < c.size; ++k) {
+      double &value = a[at(slice, k)];
+      bool first = k == slice * 7 % c.size; // somewhere else in each slice
+      switch (slice % 6) {
+      case 1:
+        value = first ? NAN : value;
+        break;
+      case 2:
+        value = k % 3 ? -kInf : value;
+        break;
+      case 3:
+        value = first ? kInf : value;
+        break;
+      case 4:
+        value = -kInf;
+        break;
+      case 5:
+        value = first ? -NAN : -kInf;
+        break;
+      default:
+        break;
+      }
+    }
+  p.set(x, a);
+  int64_t dim = c.rows ? 1 : 0;
+  bool safe = std::string(c.op) == "aten::_safe_softmax";
+  Tensor y = p.call(c.op, safe ? std::vector<Argument>{x, dim, None{}} : std::vector<Argument>{x, dim, false},
+                    contiguous(sizes));
+  a = p.values(x);
+  compileAndRun(p, {y});
+  V actual = p.values(y);
+  for (int64_t slice = 0; slice < slices; ++slice) {
+    V in, out;
+    for (int64_t k = 0; k < c.size; ++k) {
+      in.push_back(a[at(slice, k)]);
+      out.push_back(actual[at(slice, k)]);
+    }
+    SCOPED_TRACE(slice);
+    expectNear(out, softmaxOfSlice(c.op, in), 2e-6);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    all, CompilerSoftmax,
+    testing::Values(SoftmaxCase{"aten::_softmax", 37, true}, SoftmaxCase{"aten::_softmax", 37, false},
+                    SoftmaxCase{"aten::_softmax", 5000, true}, SoftmaxCase{"aten::_softmax", 2000, false},
+                    SoftmaxCase{"aten::_log_softmax", 37, true}, SoftmaxCase{"aten::_log_softmax", 9000, true},
+                    SoftmaxCase{"aten::_log_softmax", 37, false}, SoftmaxCase{"aten::_safe_softmax", 37, true},
+                    SoftmaxCase{"aten::_safe_softmax", 5000, true}, SoftmaxCase{"aten::_safe_softmax", 37, false}));
+
 } // namespace
 } // namespace terra::test

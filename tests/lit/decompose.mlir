@@ -22,11 +22,12 @@ terra.segment {
 terra.segment {
   %0 = terra.slot 0 external
   // CHECK: %[[X:.*]] = terra.read
-  // CHECK: %[[M:.*]] = terra.max %[[X]] {dims = array<i64: 1>} : (tensor<4x8xf32>) -> tensor<4x1xf32>
+  // CHECK: %[[M:.*]] = terra.max_of_numbers %[[X]] {dims = array<i64: 1>} : (tensor<4x8xf32>) -> tensor<4x1xf32>
   // CHECK: %[[S:.*]] = terra.sub %[[X]], %[[M]]
   // CHECK: %[[E:.*]] = terra.exp %[[S]]
   // CHECK: %[[T:.*]] = terra.sum %[[E]] {dims = array<i64: 1>}
-  // CHECK: terra.div %[[E]], %[[T]]
+  // CHECK: %[[R:.*]] = terra.div %{{.*}}, %[[T]]
+  // CHECK: terra.mul %[[E]], %[[R]]
   terra.group [0] {
     %a = terra.read %0 offset 0 strides [8, 1] : tensor<4x8xf32>
     %b = terra.softmax %a {dim = 1} : (tensor<4x8xf32>) -> tensor<4x8xf32>
