@@ -3,6 +3,7 @@
 
 #include "passes/ExprBuilder.h"
 
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 
 using namespace mlir;
@@ -11,6 +12,9 @@ namespace terra::passes {
 
 namespace {
 constexpr int64_t kChunk = 1024;        // elements summed before they join the total: bounds the rounding error
+constexpr int64_t kFetchedAhead = 256;  // elements of the next row that are asked for at once: few enough not to wait
+constexpr int64_t kMaxFetchedAhead = 1 << 18; // bytes of a row that a near cache holds twice
+constexpr int64_t kCacheLine = 64;      // bytes
 constexpr int64_t kMaxBuffered = 8192;  // elements kept between two passes over a row
 } // namespace
 
@@ -117,6 +121,7 @@ void KernelEmitter::emitTask() {
 void KernelEmitter::emitRow() {
   bool fullWrites = llvm::any_of(a_.writes, [](const KernelWrite &w) { return w.full; });
   for (unsigned stage = 0; stage <= plan_.lastStage; ++stage) {
+    stage_ = stage;
     evaluateKept(stage);
     bool last = stage == plan_.lastStage;
     SmallVector<unsigned> reductions = reductionsOfStage(stage);
@@ -159,10 +164,51 @@ KernelEmitter::Values KernelEmitter::emitReducedLoops(unsigned level, ArrayRef<u
   };
   if (reductions.empty() || loop.size <= 4 * kChunk)
     return inner(begin, end);
-  return emitFor(begin, end, kChunk, identities, [&](Value from, ValueRange carried) {
-    Value to = arith::MinSIOp::create(b_, loc_, arith::AddIOp::create(b_, loc_, from, i64(kChunk)), end);
+  bool ahead = fetchesAhead();
+  int64_t chunk = ahead ? kFetchedAhead : kChunk;
+  return emitFor(begin, end, chunk, identities, [&](Value from, ValueRange carried) {
+    Value to = arith::MinSIOp::create(b_, loc_, arith::AddIOp::create(b_, loc_, from, i64(chunk)), end);
+    if (ahead)
+      fetchNextRow(from, to);
     return combineAll(carried, inner(from, to));
   });
+}
+
+static int64_t bytesOf(const KernelNode &node) {
+  return ScalarMath::memoryType(tensorType(node.value).getElementType()).getIntOrFloatBitWidth() / 8;
+}
+
+/// The first pass over a long row waits for memory, the next ones compute on what the caches have. So they ask for the
+/// next row, as far as the caches have room for both and for what is written.
+bool KernelEmitter::fetchesAhead() const {
+  if (stage_ == 0 || plan_.reduced.size() != 1 || plan_.kept.empty() || task_)
+    return false;
+  int64_t bytes = 0;
+  for (const KernelNode &node : a_.nodes)
+    if (isRowRead(node))
+      bytes += plan_.reducedNumel() * bytesOf(node);
+  return bytes > 0 && bytes <= kMaxFetchedAhead;
+}
+
+bool KernelEmitter::isRowRead(const KernelNode &node) const {
+  return isa<ir::ReadOp>(node.op) && node.strides[plan_.reduced.back().dim] == 1 &&
+         node.strides[plan_.kept.back().dim] != 0;
+}
+
+void KernelEmitter::fetchNextRow(Value from, Value to) {
+  unsigned column = plan_.reduced.back().dim, row = plan_.kept.back().dim;
+  for (const KernelNode &node : a_.nodes) {
+    if (!isRowRead(node))
+      continue;
+    Type element = ScalarMath::memoryType(tensorType(node.value).getElementType());
+    emitFor(from, to, kCacheLine / bytesOf(node), [&](Value k) {
+      ivs_[column] = k;
+      Value next = arith::AddIOp::create(b_, loc_, index(node.strides), i64(node.strides[row]));
+      Value pointer = args_[pointerIndex(pointerOf(node.op))];
+      Value address = LLVM::GEPOp::create(b_, loc_, pointer.getType(), element, pointer, ArrayRef<LLVM::GEPArg>{next});
+      LLVM::Prefetch::create(b_, loc_, address, /*rw=*/0, /*hint=*/3, /*cache=*/1);
+    });
+  }
 }
 
 KernelEmitter::Values KernelEmitter::emitReducedBody(ArrayRef<unsigned> reductions, bool writes, ValueRange carried) {

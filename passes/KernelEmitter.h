@@ -67,6 +67,9 @@ private:
   void emitRowStage(unsigned stage);
   Values emitReducedLoops(unsigned level, llvm::ArrayRef<unsigned> reductions, bool writes);
   Values emitReducedBody(llvm::ArrayRef<unsigned> reductions, bool writes, mlir::ValueRange carried);
+  bool fetchesAhead() const;
+  bool isRowRead(const KernelNode &node) const;
+  void fetchNextRow(mlir::Value from, mlir::Value to);
   void chooseCached();
 
   // Columns (EmitColumns.cpp)
@@ -96,6 +99,7 @@ private:
   llvm::DenseSet<unsigned> filling_; ///< Rows: nodes that this pass stores
   llvm::DenseMap<unsigned, mlir::Value> partial_; ///< Columns: accumulators of one chunk
   mlir::Value tileBegin_, tileEnd_;
+  unsigned stage_ = 0; ///< Rows: the pass that is being written
   mlir::Value task_; ///< set in kernels of several tasks
   mlir::Value reducedBegin_, reducedEnd_; ///< of the outermost reduced loop
   bool ok_ = true;
