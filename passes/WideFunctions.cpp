@@ -67,7 +67,7 @@ std::pair<Value, Value> ScalarMath::reduceAngle(Value x) {
 
 Value ScalarMath::trigonometricF32(Angle function, Value x) {
   auto [r, quadrant] = reduceAngle(x);
-  Value s = mul(r, r), one = f32(1.0f);
+  Value s = mul(r, r);
   Value sine = polynomial(s, {-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1});
   sine = fma(mul(sine, s), r, r);
   Value cosine = polynomial(s, {2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2, -0.5, 1.0});

@@ -55,7 +55,6 @@ public:
   void learnSpan(const SpanMark &mark, const std::shared_ptr<const Span> &span, const CompleteSpan &learn);
   /// Nothing when it was before the region or too long ago.
   std::optional<RunPlace> runAt(uint64_t sequence) const;
-  /// The kinds of backward, and of optimizer steps, of the paths that are known.
   KnownWholes &wholes() { return wholes_; }
   bool coExecuting() const { return mode_ == Mode::CoExecuting; }
 
