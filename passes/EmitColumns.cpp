@@ -14,8 +14,13 @@ constexpr int64_t kTile = 512;
 constexpr int64_t kChunk = 512; // rows summed before they join the total: bounds the rounding error
 } // namespace
 
-/// Where an element of a buffer is: Rows buffer a whole row, Columns a tile.
+/// Where an element of a buffer is: Rows buffer a whole row, Columns a tile of one row, Map a transposed tile.
 Value KernelEmitter::tileIndex() {
+  if (plan_.shape == Shape::Map) {
+    Value column = arith::SubIOp::create(b_, loc_, ivs_[plan_.inner().dim], tileColumn_);
+    Value row = arith::SubIOp::create(b_, loc_, ivs_[plan_.outer().dim], tileBegin_);
+    return arith::AddIOp::create(b_, loc_, arith::MulIOp::create(b_, loc_, column, i64(plan_.tileRows)), row);
+  }
   if (plan_.shape == Shape::Columns)
     return arith::SubIOp::create(b_, loc_, ivs_[plan_.inner().dim], tileBegin_);
   Value sum;
@@ -42,7 +47,7 @@ void KernelEmitter::emitColumns() {
     return;
   }
   emitFor(begin_, end_, 1, [&](Value p) {
-    setParallelIndices(setTask(p));
+    setIndices(plan_.parallel(), setTask(p));
     tiles(i64(0), i64(inner.size));
   });
 }

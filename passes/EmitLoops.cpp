@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kChunk = 1024;        // elements summed before they join the total: bounds the rounding error
 constexpr int64_t kFetchedAhead = 256;  // elements of the next row that are asked for at once: few enough not to wait
 constexpr int64_t kMaxFetchedAhead = 1 << 18; // bytes of a row that a near cache holds twice
+constexpr int64_t kTileColumns = 64;    // with KernelPlan's rows: what the nearest cache holds
 constexpr int64_t kCacheLine = 64;      // bytes
 constexpr int64_t kMaxBuffered = 8192;  // elements kept between two passes over a row
 } // namespace
@@ -41,8 +42,7 @@ Value KernelEmitter::emitFor(Value from, Value to, int64_t step, const std::func
   return {};
 }
 
-void KernelEmitter::setParallelIndices(Value flat) {
-  ArrayRef<PlannedLoop> loops = plan_.parallel();
+void KernelEmitter::setIndices(ArrayRef<PlannedLoop> loops, Value flat) {
   for (size_t i = loops.size(); i-- > 0;) {
     if (i == 0) {
       ivs_[loops[i].dim] = flat;
@@ -55,8 +55,10 @@ void KernelEmitter::setParallelIndices(Value flat) {
 }
 
 void KernelEmitter::emitMap() {
+  if (plan_.tileRows)
+    return emitTiledMap();
   emitFor(begin_, end_, 1, [&](Value p) {
-    setParallelIndices(p);
+    setIndices(plan_.parallel(), p);
     if (plan_.innerIsParallel()) {
       write(true);
       return;
@@ -66,6 +68,50 @@ void KernelEmitter::emitMap() {
       write(true);
     });
   });
+}
+
+/// Rows and columns in tiles, so that memory that is contiguous along the rows is used by whole cache lines.
+void KernelEmitter::emitTiledMap() {
+  const PlannedLoop &outer = plan_.outer(), &inner = plan_.inner();
+  auto limited = [&](Value from, int64_t step, int64_t size) -> Value {
+    Value to = arith::AddIOp::create(b_, loc_, from, i64(step));
+    return size % step ? Value(arith::MinSIOp::create(b_, loc_, to, i64(size))) : to;
+  };
+  emitFor(begin_, end_, 1, [&](Value p) {
+    Value tiles = i64((outer.size + plan_.tileRows - 1) / plan_.tileRows);
+    setIndices(plan_.parallel().drop_back(), arith::DivUIOp::create(b_, loc_, p, tiles));
+    Value from = arith::MulIOp::create(b_, loc_, arith::RemUIOp::create(b_, loc_, p, tiles), i64(plan_.tileRows));
+    Value to = limited(from, plan_.tileRows, outer.size);
+    emitFor(i64(0), i64(inner.size), kTileColumns, [&](Value column) {
+      tileBegin_ = from;
+      tileColumn_ = column;
+      for (unsigned n = 0; n < a_.nodes.size(); ++n)
+        if (isa<ir::ReadOp>(a_.nodes[n].op) && plan_.isTransposed(a_.nodes[n].strides))
+          fillTile(n, from, to, column, limited(column, kTileColumns, inner.size));
+      emitFor(from, to, 1, [&](Value row) {
+        ivs_[outer.dim] = row;
+        emitFor(column, limited(column, kTileColumns, inner.size), 1, [&](Value k) {
+          ivs_[inner.dim] = k;
+          write(true);
+        });
+      });
+    });
+  });
+}
+
+/// Copies a tile of what is contiguous along the rows, line by line.
+void KernelEmitter::fillTile(unsigned n, Value rowBegin, Value rowEnd, Value columnBegin, Value columnEnd) {
+  Value &tile = buffers_[n];
+  if (!tile)
+    tile = allocate(plan_.tileRows * kTileColumns, elementOf(n));
+  emitFor(columnBegin, columnEnd, 1, [&](Value column) {
+    ivs_[plan_.inner().dim] = column;
+    emitFor(rowBegin, rowEnd, 1, [&](Value row) {
+      ivs_[plan_.outer().dim] = row;
+      store(compute(a_.nodes[n]), tile, tileIndex(), elementOf(n));
+    });
+  });
+  filled_.insert(n);
 }
 
 /// The end of a task's part of a loop.
@@ -95,7 +141,7 @@ void KernelEmitter::emitRows() {
       emitTask();
       return;
     }
-    setParallelIndices(setTask(p));
+    setIndices(plan_.parallel(), setTask(p));
     emitRow();
   });
 }
@@ -113,7 +159,7 @@ void KernelEmitter::emitTask() {
   emitFor(from, partEnd(from, plan_.keptExtent()), 1, [&](Value row) {
     reducedBegin_ = i64(0);
     reducedEnd_ = i64(plan_.reduced.front().size);
-    setParallelIndices(row);
+    setIndices(plan_.parallel(), row);
     emitRow();
   });
 }

@@ -57,10 +57,13 @@ private:
   mlir::Value emitFor(mlir::Value from, mlir::Value to, int64_t step, const std::function<void(mlir::Value)> &body);
   Values emitFor(mlir::Value from, mlir::Value to, int64_t step, const Values &carried,
                  const std::function<Values(mlir::Value, mlir::ValueRange)> &body);
-  void setParallelIndices(mlir::Value flat);
+  void setIndices(llvm::ArrayRef<PlannedLoop> loops, mlir::Value flat);
   mlir::Value setTask(mlir::Value flat);
   mlir::Value partEnd(mlir::Value from, int64_t size);
   void emitMap();
+  void emitTiledMap();
+  void fillTile(unsigned node, mlir::Value rowBegin, mlir::Value rowEnd, mlir::Value columnBegin,
+                mlir::Value columnEnd);
   void emitRows();
   void emitRow();
   void emitTask();
@@ -94,11 +97,11 @@ private:
   mlir::Value begin_, end_;
   llvm::SmallVector<mlir::Value> ivs_; ///< for each domain dimension that a loop stands for
   std::vector<llvm::DenseMap<unsigned, mlir::Value>> scopes_; ///< values known, innermost scope last
-  llvm::DenseMap<unsigned, mlir::Value> buffers_; ///< Rows: kept between stages; Columns: tile arrays
+  llvm::DenseMap<unsigned, mlir::Value> buffers_; ///< Rows: kept between stages; Columns, Map: tiles
   llvm::DenseSet<unsigned> filled_; ///< nodes whose buffer holds them
   llvm::DenseSet<unsigned> filling_; ///< Rows: nodes that this pass stores
   llvm::DenseMap<unsigned, mlir::Value> partial_; ///< Columns: accumulators of one chunk
-  mlir::Value tileBegin_, tileEnd_;
+  mlir::Value tileBegin_, tileEnd_, tileColumn_;
   unsigned stage_ = 0; ///< Rows: the pass that is being written
   mlir::Value task_; ///< set in kernels of several tasks
   mlir::Value reducedBegin_, reducedEnd_; ///< of the outermost reduced loop

@@ -8,6 +8,9 @@ namespace {
 
 using Strides = ArrayRef<int64_t>;
 
+constexpr int64_t kTileRows = 32;
+constexpr int64_t kWorthTiles = 16; // elements of a cache line
+
 /// The access that decides the order: the first write of the whole domain, else the read that varies most.
 Strides primaryAccess(const KernelAnalysis &a) {
   for (const KernelWrite &write : a.writes)
@@ -64,6 +67,18 @@ ArrayRef<PlannedLoop> KernelPlan::parallel() const {
 int64_t KernelPlan::keptExtent() const { return product(parallel()); }
 int64_t KernelPlan::reducedNumel() const { return product(reduced); }
 
+bool KernelPlan::isTransposed(ArrayRef<int64_t> strides) const {
+  return !strides.empty() && strides[outer().dim] == 1 && strides[inner().dim] > kWorthTiles;
+}
+
+/// Whether tiles are worth their loops.
+bool KernelPlan::isTransposed(const KernelAnalysis &a) const {
+  if (shape != Shape::Map || kept.size() < 2 || outer().size < kWorthTiles || inner().size < kWorthTiles)
+    return false;
+  return llvm::any_of(a.nodes, [&](const KernelNode &n) { return isTransposed(n.strides); }) ||
+         llvm::any_of(a.writes, [&](const KernelWrite &w) { return isTransposed(w.strides); });
+}
+
 KernelPlan::KernelPlan(const KernelAnalysis &a) {
   Strides primary = primaryAccess(a);
   kept = loops(a, primary, false);
@@ -77,6 +92,10 @@ KernelPlan::KernelPlan(const KernelAnalysis &a) {
   }
   tasks = a.tasks;
   extent = keptExtent();
+  if (isTransposed(a)) {
+    tileRows = kTileRows;
+    extent = extent / outer().size * llvm::divideCeil(outer().size, tileRows);
+  }
   if (tasks) {
     int64_t divided = a.accumulates() ? extent : reduced.front().size;
     part = (divided + tasks - 1) / tasks;

@@ -244,5 +244,32 @@ TEST(CompilerElementwise, equal_groups_share_code) {
   EXPECT_EQ(functions[0], functions[2]);
 }
 
+class CompilerTransposed : public testing::TestWithParam<DType> {};
+
+TEST_P(CompilerTransposed, large_operands_and_results_meet_element_by_element) {
+  constexpr int64_t batch = 3, rows = 70, columns = 131;
+  Program p;
+  Tensor x = p.input({batch, rows, columns}, GetParam(), 0, 9), y = p.input({batch, columns, rows}, GetParam(), 0, 9);
+  Tensor xt = Program::view(x, {batch, columns, rows}, {rows * columns, 1, columns});
+  bool isBool = GetParam() == DType::Bool;
+  std::vector<Argument> operands = {y, xt};
+  if (!isBool)
+    operands.emplace_back(int64_t(1));
+  Tensor sum = p.call(isBool ? "aten::bitwise_or.Tensor" : "aten::add.Tensor", operands,
+                      contiguous({batch, columns, rows}, GetParam()));
+  Tensor out = p.input({batch, rows, columns}, GetParam());
+  Tensor outT = Program::view(out, {batch, columns, rows}, {rows * columns, 1, columns});
+  p.inPlace("aten::copy_", {outT, y, false});
+  V a = p.values(xt), b = p.values(y), expected;
+  for (size_t i = 0; i < a.size(); ++i)
+    expected.push_back(isBool ? double(a[i] != 0 || b[i] != 0) : a[i] + b[i]);
+  compileAndRun(p, {sum, out});
+  expectNear(p.values(sum), expected, GetParam() == DType::BFloat16 ? 1e-2 : 1e-6);
+  expectNear(p.values(outT), b, 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(types, CompilerTransposed,
+                         testing::Values(DType::Float32, DType::Float64, DType::Int64, DType::BFloat16, DType::Bool));
+
 } // namespace
 } // namespace terra::test

@@ -47,3 +47,20 @@ terra.segment {
     terra.write %r, %1 offset 0 strides [1, 1] : tensor<6x1xf32>
   }
 }
+
+// -----
+
+// Memory that is contiguous along the outer loop is copied in tiles.
+// CHECK: terra.launch @event0_0(%0, %1) extent 9 grain
+// CHECK: func.func private @event0_0_body
+// CHECK: llvm.alloca %{{.*}} x f32 {alignment = 64
+// CHECK-COUNT-6: scf.for
+terra.segment {
+  %0 = terra.slot 0 external
+  %1 = terra.slot 1
+  terra.group [0] {
+    %a = terra.read %0 offset 0 strides [9600, 1, 96] : tensor<3x96x100xf32>
+    %b = terra.neg %a : (tensor<3x96x100xf32>) -> tensor<3x96x100xf32>
+    terra.write %b, %1 offset 0 strides [9600, 100, 1] : tensor<3x96x100xf32>
+  }
+}
