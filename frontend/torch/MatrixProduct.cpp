@@ -2,11 +2,11 @@
 
 #include "frontend/torch/Race.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include <array>
-#include <chrono>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -115,18 +115,18 @@ at::Tensor byHost(const Product &p) { return p.bias.defined() ? at::addmm(p.bias
 
 std::optional<at::Tensor> run(Race &race, const Product &p) {
   if (race.decided()) {
-    if (race.next() == Race::Runner::Host)
+    if (race.next() == Race::kHost)
       return std::nullopt;
     return byOneDnn(p);
   }
-  Race::Runner runner = race.next();
-  auto start = std::chrono::steady_clock::now();
+  uint32_t runner = race.next();
+  Stopwatch stopwatch(at::get_num_threads());
   try {
-    at::Tensor result = runner == Race::Runner::Other ? byOneDnn(p) : byHost(p);
-    race.took(runner, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    at::Tensor result = runner == Race::kOther ? byOneDnn(p) : byHost(p);
+    race.took(runner, stopwatch.seconds());
     return result;
   } catch (const c10::Error &) { // what this library cannot do; a real error comes again from the host
-    race.refuse();
+    race.refuse(Race::kOther);
     return std::nullopt;
   }
 }
@@ -144,6 +144,18 @@ bool multiply(const graph::Event &event, torch::jit::Stack &stack) {
   stack.clear();
   stack.emplace_back(std::move(*result));
   return true;
+}
+
+bool canMultiplyInto() {
+  if (!at::native::mkldnn_matmul || !at::globalContext().userEnabledMkldnn())
+    return false;
+  at::Float32Precision precision =
+      at::globalContext().float32Precision(at::Float32Backend::MKLDNN, at::Float32Op::MATMUL);
+  return precision == at::Float32Precision::NONE || precision == at::Float32Precision::IEEE;
+}
+
+void multiplyInto(const at::Tensor &result, const at::Tensor &a, const at::Tensor &b, bool add) {
+  at::native::mkldnn_matmul(a, b, result, /*beta=*/add ? 1 : 0, /*alpha=*/1);
 }
 
 } // namespace terra::frontend
