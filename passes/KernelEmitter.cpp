@@ -166,7 +166,7 @@ Value KernelEmitter::compute(const KernelNode &node) {
     if (auto f = dyn_cast<FloatAttr>(constant.getValue())) {
       Value number = math_.constant(f.getValueAsDouble(), element);
       // LLVM would turn max(a, where(c, -inf, x)) into where(c, a, max(a, x)), which it does not vectorise.
-      bool hide = f.getValue().isInfinity() && isa<FloatType>(element) &&
+      bool hide = plan_.shape == Shape::Rows && f.getValue().isInfinity() && isa<FloatType>(element) &&
                   llvm::any_of(a_.nodes, [](const KernelNode &n) { return isa<ir::MaxOfNumbersOp>(n.op); });
       return hide ? throughMemory(number) : number;
     }
