@@ -1,4 +1,4 @@
-"""Convolutions of the graph may run by Terra's own loops or as matrix products: near eager's in fast, bit for bit in exact."""
+"""Convolutions of the graph may run by other code than eager's: near its results in fast, bit for bit in exact."""
 
 import pytest
 import terra
