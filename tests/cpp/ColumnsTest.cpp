@@ -22,7 +22,8 @@ Convolution randomSizes(std::mt19937 &random) {
   };
   Convolution c{between(1, 3), 1, between(1, 3), between(1, 3), {}, {}, {}, {}, {}, {}};
   for (size_t i : {0, 1}) {
-    c.kernel[i] = between(1, 4), c.stride[i] = between(1, 3), c.dilation[i] = between(1, 2), c.padding[i] = between(0, 5);
+    c.kernel[i] = between(1, 4), c.stride[i] = between(1, 3), c.dilation[i] = between(1, 2),
+    c.padding[i] = between(0, 5);
     int64_t reach = c.dilation[i] * (c.kernel[i] - 1) + 1;
     c.in[i] = std::max<int64_t>(between(1, 9), reach - 2 * c.padding[i]);
     c.out[i] = (c.in[i] + 2 * c.padding[i] - reach) / c.stride[i] + 1;
