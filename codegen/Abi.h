@@ -5,10 +5,10 @@
 
 namespace terra::codegen {
 
-inline constexpr uint32_t kAbiVersion = 1;
+inline constexpr uint32_t kAbiVersion = 2;
 
 /// A compiled CPU kernel. `args` holds one pointer for each `KernelArg`: tensor data (element 0 of the operand's view),
-/// the address of a scalar feed (8 bytes: int64_t or double), or scratch memory. Computes the part [begin, end) of the
+/// the address of a scalar feed (8 bytes: int64_t or double), scratch memory, or, in place of a pointer, a number (8 bytes). Computes the part [begin, end) of the
 /// kernel's parallel dimension; calls for disjoint ranges may run at the same time.
 using KernelFn = void (*)(void *const *args, int64_t begin, int64_t end);
 

@@ -31,7 +31,7 @@ public:
   /// Null when some stage failed as a whole; why goes to `onStage` as "failed".
   std::shared_ptr<Executable> run() {
     if (StageTimer timer(cost_, Stage::Cache); true)
-      key_ = keyOf(segment_, deaths_, hostDescription());
+      key_ = keyOf(segment_, deaths_, hostDescription() + char('0' + int(options_.numbers)));
     if ((watched_ || !findWhole()) && !build())
       return nullptr;
     bool whole = bind();
@@ -72,7 +72,7 @@ private:
     std::vector<PendingKernel> pending;
     std::string remarks;
     {
-      Stages stages(segment_, deaths_, watched_ ? options_.onStage : StageCallback(), cost_);
+      Stages stages(segment_, deaths_, options_.numbers, watched_ ? options_.onStage : StageCallback(), cost_);
       bool made = stages.run(made_, Caches::get().kernels, kernels_, pending);
       remarks = stages.remarks();
       if (!made)

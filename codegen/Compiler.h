@@ -13,6 +13,13 @@ namespace terra::codegen {
 
 enum class Numerics : uint8_t { Fast, Exact /* the host's own kernels only */ };
 
+/// What becomes of the numbers in kernels that follow from sizes.
+enum class NumberChoice : uint8_t {
+  Remembered, ///< constants, until segments that are alike have been compiled for other sizes: then what differed are arguments
+  Constants,
+  Arguments
+};
+
 struct CompileOptions {
   Numerics numerics = Numerics::Fast;
   /// Called, when set, with ("imported" | "fused" | "lowered" | "llvm" | "asm", text) as the stages finish, and with
@@ -20,6 +27,7 @@ struct CompileOptions {
   std::function<void(const std::string &stage, const std::string &text)> onStage;
   /// Only "failed" is reported: printing the stages costs more than half of the compile time.
   bool failuresOnly = false;
+  NumberChoice numbers = NumberChoice::Remembered;
   /// Processor seconds that may be spent. Groups whose kernels are not compiled by then run as externs; how many kernels
   /// that were is in `Executable::cost.left`.
   double budgetSeconds = std::numeric_limits<double>::infinity();

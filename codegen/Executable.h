@@ -12,12 +12,13 @@
 
 namespace terra::codegen {
 
-/// One argument of a compiled kernel, resolved by the runtime to a pointer.
+/// One argument of a compiled kernel, resolved by the runtime to a pointer or a number.
 struct KernelArg {
   enum class Kind : uint8_t {
     Tensor, ///< data of `slot`, moved by `byteOffset` and, when `offsetFeed` is set, by feed × `elementSize` instead
     Scalar, ///< pointer to the run's scalar feed `index`
-    Scratch ///< `byteOffset` into the kernel's scratch memory of `KernelCall::scratchBytes`
+    Scratch, ///< `byteOffset` into the kernel's scratch memory of `KernelCall::scratchBytes`
+    Number ///< no pointer: the bits in `byteOffset` themselves, of an integer or a double
   } kind = Kind::Tensor;
   uint32_t slot = 0, index = 0, offsetFeed = graph::kNever;
   int64_t byteOffset = 0;

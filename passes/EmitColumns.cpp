@@ -23,14 +23,12 @@ Value KernelEmitter::tileIndex() {
   }
   if (plan_.shape == Shape::Columns)
     return arith::SubIOp::create(b_, loc_, ivs_[plan_.inner().dim], tileBegin_);
-  Value sum;
-  int64_t stride = plan_.reducedNumel();
+  Value at;
   for (const PlannedLoop &loop : plan_.reduced) {
-    stride /= loop.size;
-    Value term = arith::MulIOp::create(b_, loc_, ivs_[loop.dim], i64(stride));
-    sum = sum ? Value(arith::AddIOp::create(b_, loc_, sum, term)) : term;
+    Value iv = ivs_[loop.dim];
+    at = at ? Value(arith::AddIOp::create(b_, loc_, arith::MulIOp::create(b_, loc_, at, size(loop.size)), iv)) : iv;
   }
-  return sum;
+  return at;
 }
 
 void KernelEmitter::emitColumns() {
@@ -48,7 +46,7 @@ void KernelEmitter::emitColumns() {
   }
   emitFor(begin_, end_, 1, [&](Value p) {
     setIndices(plan_.parallel(), setTask(p));
-    tiles(i64(0), i64(inner.size));
+    tiles(i64(0), size(inner.size));
   });
 }
 
@@ -62,11 +60,10 @@ void KernelEmitter::emitTileLoop(const std::function<void()> &body) {
 void KernelEmitter::emitTile(Value from, Value to) {
   tileBegin_ = from;
   tileEnd_ = to;
-  int64_t width = std::min(kTile, plan_.inner().size);
   // Arrays for reductions, and for what is computed from them and used in later passes.
   for (unsigned n = 0; n < a_.nodes.size(); ++n)
     if (a_.isKept(n) && a_.nodes[n].stage > 0)
-      buffers_[n] = allocate(width, elementOf(n));
+      buffers_[n] = allocate(kTile, elementOf(n));
   for (unsigned stage = 0; stage <= plan_.lastStage; ++stage)
     emitColumnStage(stage);
   emitTileLoop([&] { write(false); });
@@ -102,7 +99,7 @@ void KernelEmitter::emitColumnReducedLoops(unsigned level, ArrayRef<unsigned> re
     return;
   }
   const PlannedLoop &loop = plan_.reduced[level];
-  Value begin = level ? i64(0) : reducedBegin_, end = level ? i64(loop.size) : reducedEnd_;
+  Value begin = level ? i64(0) : reducedBegin_, end = level ? size(loop.size) : reducedEnd_;
   auto rows = [&](Value from, Value to) {
     emitFor(from, to, 1, [&](Value r) {
       ivs_[loop.dim] = r;
@@ -111,9 +108,8 @@ void KernelEmitter::emitColumnReducedLoops(unsigned level, ArrayRef<unsigned> re
   };
   if (level > 0 || reductions.empty() || loop.size <= 2 * kChunk)
     return rows(begin, end);
-  int64_t width = std::min(kTile, plan_.inner().size);
   for (unsigned n : reductions)
-    partial_[n] = allocate(width, elementOf(n));
+    partial_[n] = allocate(kTile, elementOf(n));
   emitFor(begin, end, kChunk, [&](Value from) {
     emitTileLoop([&] {
       for (unsigned n : reductions)

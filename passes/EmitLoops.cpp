@@ -17,6 +17,7 @@ constexpr int64_t kMaxFetchedAhead = 1 << 18; // bytes of a row that a near cach
 constexpr int64_t kTileColumns = 64;    // with KernelPlan's rows: what the nearest cache holds
 constexpr int64_t kCacheLine = 64;      // bytes
 constexpr int64_t kMaxBuffered = 8192;  // elements kept between two passes over a row
+constexpr int64_t kSmallBuffer = 1024;  // two lengths of buffers: the code must not depend on each size of a row
 } // namespace
 
 KernelEmitter::Values KernelEmitter::emitFor(Value from, Value to, int64_t step, const Values &carried,
@@ -48,9 +49,9 @@ void KernelEmitter::setIndices(ArrayRef<PlannedLoop> loops, Value flat) {
       ivs_[loops[i].dim] = flat;
       break;
     }
-    Value size = i64(loops[i].size);
-    ivs_[loops[i].dim] = arith::RemUIOp::create(b_, loc_, flat, size);
-    flat = arith::DivUIOp::create(b_, loc_, flat, size);
+    Value length = size(loops[i].size);
+    ivs_[loops[i].dim] = arith::RemUIOp::create(b_, loc_, flat, length);
+    flat = arith::DivUIOp::create(b_, loc_, flat, length);
   }
 }
 
@@ -63,7 +64,7 @@ void KernelEmitter::emitMap() {
       write(true);
       return;
     }
-    emitFor(i64(0), i64(plan_.inner().size), 1, [&](Value k) {
+    emitFor(i64(0), size(plan_.inner().size), 1, [&](Value k) {
       ivs_[plan_.inner().dim] = k;
       write(true);
     });
@@ -73,16 +74,16 @@ void KernelEmitter::emitMap() {
 /// Rows and columns in tiles, so that memory that is contiguous along the rows is used by whole cache lines.
 void KernelEmitter::emitTiledMap() {
   const PlannedLoop &outer = plan_.outer(), &inner = plan_.inner();
-  auto limited = [&](Value from, int64_t step, int64_t size) -> Value {
-    Value to = arith::AddIOp::create(b_, loc_, from, i64(step));
-    return size % step ? Value(arith::MinSIOp::create(b_, loc_, to, i64(size))) : to;
+  auto limited = [&](Value from, int64_t step, const int64_t &limit) -> Value {
+    return arith::MinSIOp::create(b_, loc_, arith::AddIOp::create(b_, loc_, from, i64(step)), size(limit));
   };
   emitFor(begin_, end_, 1, [&](Value p) {
-    Value tiles = i64((outer.size + plan_.tileRows - 1) / plan_.tileRows);
+    Value rounded = arith::AddIOp::create(b_, loc_, size(outer.size), i64(plan_.tileRows - 1));
+    Value tiles = arith::DivUIOp::create(b_, loc_, rounded, i64(plan_.tileRows));
     setIndices(plan_.parallel().drop_back(), arith::DivUIOp::create(b_, loc_, p, tiles));
     Value from = arith::MulIOp::create(b_, loc_, arith::RemUIOp::create(b_, loc_, p, tiles), i64(plan_.tileRows));
     Value to = limited(from, plan_.tileRows, outer.size);
-    emitFor(i64(0), i64(inner.size), kTileColumns, [&](Value column) {
+    emitFor(i64(0), size(inner.size), kTileColumns, [&](Value column) {
       tileBegin_ = from;
       tileColumn_ = column;
       for (unsigned n = 0; n < a_.nodes.size(); ++n)
@@ -115,20 +116,20 @@ void KernelEmitter::fillTile(unsigned n, Value rowBegin, Value rowEnd, Value col
 }
 
 /// The end of a task's part of a loop.
-Value KernelEmitter::partEnd(Value from, int64_t size) {
-  return arith::MinSIOp::create(b_, loc_, arith::AddIOp::create(b_, loc_, from, i64(plan_.part)), i64(size));
+Value KernelEmitter::partEnd(Value from, const int64_t &limit) {
+  return arith::MinSIOp::create(b_, loc_, arith::AddIOp::create(b_, loc_, from, size(plan_.part)), size(limit));
 }
 
 /// Takes the task from an index of the parallel loop, where the tasks divide what is reduced; returns the rest.
 Value KernelEmitter::setTask(Value flat) {
   reducedBegin_ = i64(0);
   if (!plan_.reduced.empty())
-    reducedEnd_ = i64(plan_.reduced.front().size);
+    reducedEnd_ = size(plan_.reduced.front().size);
   if (!plan_.tasks)
     return flat;
-  Value tasks = i64(plan_.tasks);
+  Value tasks = size(plan_.tasks);
   task_ = arith::RemUIOp::create(b_, loc_, flat, tasks);
-  reducedBegin_ = arith::MulIOp::create(b_, loc_, task_, i64(plan_.part));
+  reducedBegin_ = arith::MulIOp::create(b_, loc_, task_, size(plan_.part));
   reducedEnd_ = partEnd(reducedBegin_, plan_.reduced.front().size);
   return arith::DivUIOp::create(b_, loc_, flat, tasks);
 }
@@ -150,15 +151,15 @@ void KernelEmitter::emitRows() {
 void KernelEmitter::emitTask() {
   for (const KernelWrite &w : a_.writes)
     if (w.accumulates())
-      emitFor(i64(0), i64(w.perTask), 1, [&](Value k) {
-        Value first = arith::MulIOp::create(b_, loc_, task_, i64(w.perTask));
+      emitFor(i64(0), size(w.perTask), 1, [&](Value k) {
+        Value first = arith::MulIOp::create(b_, loc_, task_, size(w.perTask));
         store(math_.integerConstant(0, elementOf(w.node)), args_[pointerIndex(pointerOf(w.op))],
               arith::AddIOp::create(b_, loc_, first, k), elementOf(w.node));
       });
-  Value from = arith::MulIOp::create(b_, loc_, task_, i64(plan_.part));
-  emitFor(from, partEnd(from, plan_.keptExtent()), 1, [&](Value row) {
+  Value from = arith::MulIOp::create(b_, loc_, task_, size(plan_.part));
+  emitFor(from, partEnd(from, keptExtent_), 1, [&](Value row) {
     reducedBegin_ = i64(0);
-    reducedEnd_ = i64(plan_.reduced.front().size);
+    reducedEnd_ = size(plan_.reduced.front().size);
     setIndices(plan_.parallel(), row);
     emitRow();
   });
@@ -187,7 +188,7 @@ void KernelEmitter::emitRow() {
 KernelEmitter::Values KernelEmitter::emitReducedLoops(unsigned level, ArrayRef<unsigned> reductions, bool writes) {
   const PlannedLoop &loop = plan_.reduced[level];
   bool innermost = level + 1 == plan_.reduced.size();
-  Value begin = level ? i64(0) : reducedBegin_, end = level ? i64(loop.size) : reducedEnd_;
+  Value begin = level ? i64(0) : reducedBegin_, end = level ? size(loop.size) : reducedEnd_;
   Values identities;
   for (unsigned n : reductions)
     identities.push_back(math_.start(a_.nodes[n].op, elementOf(n)));
@@ -249,7 +250,7 @@ void KernelEmitter::fetchNextRow(Value from, Value to) {
     Type element = ScalarMath::memoryType(tensorType(node.value).getElementType());
     emitFor(from, to, kCacheLine / bytesOf(node), [&](Value k) {
       ivs_[column] = k;
-      Value next = arith::AddIOp::create(b_, loc_, index(node.strides), i64(node.strides[row]));
+      Value next = arith::AddIOp::create(b_, loc_, index(node.strides), size(node.strides[row]));
       Value pointer = args_[pointerIndex(pointerOf(node.op))];
       Value address = LLVM::GEPOp::create(b_, loc_, pointer.getType(), element, pointer, ArrayRef<LLVM::GEPArg>{next});
       LLVM::Prefetch::create(b_, loc_, address, /*rw=*/0, /*hint=*/3, /*cache=*/1);
@@ -292,7 +293,7 @@ void KernelEmitter::chooseCached() {
   }
   for (auto [n, count] : uses)
     if (count > 1 && a_.nodes[n].op->hasTrait<ir::Expensive>())
-      buffers_[n] = allocate(plan_.reducedNumel(), elementOf(n));
+      buffers_[n] = allocate(plan_.reducedNumel() <= kSmallBuffer ? kSmallBuffer : kMaxBuffered, elementOf(n));
 }
 
 } // namespace terra::passes

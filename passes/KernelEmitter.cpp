@@ -10,7 +10,8 @@ using namespace mlir;
 namespace terra::passes {
 
 KernelEmitter::KernelEmitter(const KernelAnalysis &analysis, const KernelPlan &plan, Location loc, MLIRContext *context)
-    : a_(analysis), plan_(plan), b_(context), math_(b_, loc), loc_(loc), ivs_(analysis.sizes.size()) {
+    : a_(analysis), plan_(plan), b_(context), math_(b_, loc), loc_(loc), ivs_(analysis.sizes.size()),
+      keptExtent_(plan.keptExtent()) {
   collectPointers();
 }
 
@@ -48,19 +49,16 @@ bool KernelEmitter::run(ModuleOp module, StringRef name) {
   SmallVector<Type> inputs(pointers_.size(), pointer);
   inputs.append(2, b_.getI64Type());
   b_.setInsertionPointToEnd(module.getBody());
-  auto body = func::FuncOp::create(b_, loc_, (name + "_body").str(), b_.getFunctionType(inputs, {}));
-  body.setPrivate();
-  for (unsigned i = 0; i < pointers_.size(); ++i)
-    body.setArgAttr(i, "llvm.noalias", b_.getUnitAttr());
-  emitWrapper(module, name, body);
+  body_ = func::FuncOp::create(b_, loc_, (name + "_body").str(), b_.getFunctionType(inputs, {}));
+  body_.setPrivate();
 
-  entry_ = body.addEntryBlock();
+  entry_ = body_.addEntryBlock();
   b_.setInsertionPointToStart(entry_);
   auto end = func::ReturnOp::create(b_, loc_);
   b_.setInsertionPoint(end);
-  args_ = entry_->getArguments();
-  begin_ = args_[pointers_.size()];
-  end_ = args_[pointers_.size() + 1];
+  args_.assign(entry_->args_begin(), entry_->args_begin() + ptrdiff_t(pointers_.size()));
+  begin_ = entry_->getArgument(unsigned(pointers_.size()));
+  end_ = entry_->getArgument(unsigned(pointers_.size()) + 1);
   scopes_.emplace_back();
   if (plan_.shape == Shape::Map)
     emitMap();
@@ -71,27 +69,74 @@ bool KernelEmitter::run(ModuleOp module, StringRef name) {
   return ok_;
 }
 
-/// The ABI's function: pointers come in an array.
-void KernelEmitter::emitWrapper(ModuleOp module, StringRef name, func::FuncOp body) {
+void KernelEmitter::finish(ModuleOp module, StringRef name, const llvm::BitVector &varying) {
+  fixNumbers(varying);
+  emitWrapper(module, name, varying);
+}
+
+/// Numbers that do not vary become constants of the body.
+void KernelEmitter::fixNumbers(const llvm::BitVector &varying) {
+  auto first = unsigned(pointers_.size()) + 2;
+  llvm::BitVector fixed(entry_->getNumArguments());
+  b_.setInsertionPointToStart(entry_);
+  for (auto [i, number] : llvm::enumerate(numbers_)) {
+    if (varying[unsigned(i)])
+      continue;
+    Value constant = isa<FloatType>(number.element)
+                         ? math_.constant(llvm::bit_cast<double>(number.bits), number.element)
+                         : math_.integerConstant(number.bits, number.element);
+    number.argument.replaceAllUsesWith(constant);
+    fixed.set(first + unsigned(i));
+  }
+  body_.setType(b_.getFunctionType(entry_->getArgumentTypes(), {}));
+  (void)body_.eraseArguments(fixed);
+  for (unsigned i = 0; i < pointers_.size(); ++i)
+    body_.setArgAttr(i, "llvm.noalias", b_.getUnitAttr());
+}
+
+/// A number as `numbers` says it is passed.
+Value KernelEmitter::fromBits(Value bits, Type element) {
+  if (isa<FloatType>(element))
+    return math_.cast(arith::BitcastOp::create(b_, loc_, b_.getF64Type(), bits), b_.getF64Type(), element);
+  return math_.cast(bits, b_.getI64Type(), element);
+}
+
+/// The ABI's function: arguments come in an array.
+void KernelEmitter::emitWrapper(ModuleOp module, StringRef name, const llvm::BitVector &varying) {
   Type pointer = LLVM::LLVMPointerType::get(b_.getContext());
+  b_.setInsertionPointAfter(body_);
   auto wrapper =
       func::FuncOp::create(b_, loc_, name, b_.getFunctionType({pointer, b_.getI64Type(), b_.getI64Type()}, {}));
   b_.setInsertionPointToStart(wrapper.addEntryBlock());
   SmallVector<Value> arguments;
-  for (unsigned i = 0; i < pointers_.size(); ++i) {
+  int32_t next = 0;
+  auto loadNext = [&](Type type) {
     Value address =
-        LLVM::GEPOp::create(b_, loc_, pointer, pointer, wrapper.getArgument(0), ArrayRef<LLVM::GEPArg>{int32_t(i)});
-    arguments.push_back(LLVM::LoadOp::create(b_, loc_, pointer, address));
-  }
+        LLVM::GEPOp::create(b_, loc_, pointer, pointer, wrapper.getArgument(0), ArrayRef<LLVM::GEPArg>{next++});
+    return Value(LLVM::LoadOp::create(b_, loc_, type, address));
+  };
+  for (unsigned i = 0; i < pointers_.size(); ++i)
+    arguments.push_back(loadNext(pointer));
   arguments.push_back(wrapper.getArgument(1));
   arguments.push_back(wrapper.getArgument(2));
-  func::CallOp::create(b_, loc_, body, arguments);
+  for (unsigned i : varying.set_bits())
+    arguments.push_back(fromBits(loadNext(b_.getI64Type()), numbers_[i].element));
+  func::CallOp::create(b_, loc_, body_, arguments);
   func::ReturnOp::create(b_, loc_);
 }
 
 //===- Scalars ----------------------------------------------------------------------------------------------------===//
 
 Value KernelEmitter::i64(int64_t number) { return arith::ConstantOp::create(b_, loc_, b_.getI64IntegerAttr(number)); }
+
+Value KernelEmitter::number(const void *key, int64_t bits, Type element) {
+  auto [it, isNew] = numberOf_.try_emplace(key, unsigned(numbers_.size()));
+  if (isNew)
+    numbers_.push_back({bits, element, entry_->addArgument(ScalarMath::registerType(element), loc_)});
+  return numbers_[it->second].argument;
+}
+
+Value KernelEmitter::size(const int64_t &number) { return this->number(&number, number, b_.getI64Type()); }
 
 Type KernelEmitter::elementOf(unsigned node) const { return tensorType(a_.nodes[node].value).getElementType(); }
 
@@ -104,10 +149,11 @@ Value KernelEmitter::allocate(int64_t elements, Type element) {
 
 Value KernelEmitter::index(ArrayRef<int64_t> strides) {
   Value sum;
-  for (auto [iv, stride] : llvm::zip(ivs_, strides)) {
-    if (!iv || stride == 0)
+  for (size_t d = 0; d < strides.size(); ++d) {
+    Value iv = ivs_[d];
+    if (!iv || strides[d] == 0)
       continue;
-    Value term = stride == 1 ? iv : Value(arith::MulIOp::create(b_, loc_, iv, i64(stride)));
+    Value term = strides[d] == 1 ? iv : Value(arith::MulIOp::create(b_, loc_, iv, size(strides[d])));
     sum = sum ? Value(arith::AddIOp::create(b_, loc_, sum, term)) : term;
   }
   return sum ? sum : i64(0);
@@ -117,7 +163,7 @@ Value KernelEmitter::index(const KernelWrite &write) {
   Value inside = index(write.strides);
   if (!write.perTask)
     return inside;
-  return arith::AddIOp::create(b_, loc_, inside, arith::MulIOp::create(b_, loc_, task_, i64(write.perTask)));
+  return arith::AddIOp::create(b_, loc_, inside, arith::MulIOp::create(b_, loc_, task_, size(write.perTask)));
 }
 
 Value KernelEmitter::load(Value pointer, Value index, Type element) {
@@ -164,13 +210,18 @@ Value KernelEmitter::compute(const KernelNode &node) {
   Type element = tensorType(node.value).getElementType();
   if (auto constant = dyn_cast<ir::ConstantOp>(node.op)) {
     if (auto f = dyn_cast<FloatAttr>(constant.getValue())) {
-      Value number = math_.constant(f.getValueAsDouble(), element);
+      if (!isa<FloatType>(element))
+        return math_.constant(f.getValueAsDouble(), element);
+      Value real = number(node.op, llvm::bit_cast<int64_t>(f.getValueAsDouble()), element);
       // LLVM would turn max(a, where(c, -inf, x)) into where(c, a, max(a, x)), which it does not vectorise.
-      bool hide = plan_.shape == Shape::Rows && f.getValue().isInfinity() && isa<FloatType>(element) &&
+      bool hide = plan_.shape == Shape::Rows && f.getValue().isInfinity() &&
                   llvm::any_of(a_.nodes, [](const KernelNode &n) { return isa<ir::MaxOfNumbersOp>(n.op); });
-      return hide ? throughMemory(number) : number;
+      return hide ? throughMemory(real) : real;
     }
-    return math_.integerConstant(cast<IntegerAttr>(constant.getValue()).getInt(), element);
+    int64_t integer = cast<IntegerAttr>(constant.getValue()).getInt();
+    if (isa<FloatType>(element))
+      return number(node.op, llvm::bit_cast<int64_t>(double(integer)), element);
+    return element.isInteger(1) ? math_.integerConstant(integer, element) : number(node.op, integer, element);
   }
   if (isa<ir::FeedOp>(node.op))
     return load(args_[pointerIndex(pointerOf(node.op))], i64(0), element);

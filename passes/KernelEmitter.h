@@ -5,6 +5,7 @@
 #include "passes/ScalarMath.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "llvm/ADT/BitVector.h"
 #include "llvm/ADT/DenseMap.h"
 #include "llvm/ADT/MapVector.h"
 
@@ -20,14 +21,24 @@ struct KernelPointer {
   bool operator==(const KernelPointer &) const = default;
 };
 
+/// A number in a kernel's code: one that sizes decide (an extent, a stride, the divisor of a mean), or a constant of the program.
+struct KernelNumber {
+  int64_t bits = 0;     ///< of an i64, or of an f64 where the element is a float
+  mlir::Type element;   ///< what the code takes it as
+  mlir::Value argument; ///< of the kernel's body
+};
+
 class KernelEmitter {
 public:
   KernelEmitter(const KernelAnalysis &analysis, const KernelPlan &plan, mlir::Location loc, mlir::MLIRContext *context);
 
-  /// Adds the kernel's functions to `module`: `name(args, begin, end)` and its body. False when an op has no lowering.
+  /// Adds the kernel's body to `module`, with all of its numbers as arguments. False when an op has no lowering.
   bool run(mlir::ModuleOp module, llvm::StringRef name);
-
   llvm::ArrayRef<KernelPointer> pointers() const { return pointers_; }
+  llvm::ArrayRef<KernelNumber> numbers() const { return numbers_; }
+  /// Completes the code: `name(args, begin, end)`, whose `args` are the pointers and the numbers that vary. The others become
+  /// constants.
+  void finish(mlir::ModuleOp module, llvm::StringRef name, const llvm::BitVector &varying);
 
 private:
   using Values = llvm::SmallVector<mlir::Value>;
@@ -36,7 +47,9 @@ private:
   void collectPointers();
   unsigned pointerIndex(const KernelPointer &pointer);
   static KernelPointer pointerOf(mlir::Operation *op);
-  void emitWrapper(mlir::ModuleOp module, llvm::StringRef name, mlir::func::FuncOp body);
+  void fixNumbers(const llvm::BitVector &varying);
+  void emitWrapper(mlir::ModuleOp module, llvm::StringRef name, const llvm::BitVector &varying);
+  mlir::Value fromBits(mlir::Value bits, mlir::Type element);
 
   // Scalars (KernelEmitter.cpp)
   mlir::Value eval(unsigned node);
@@ -48,6 +61,9 @@ private:
   mlir::Value index(llvm::ArrayRef<int64_t> strides);
   mlir::Value index(const KernelWrite &write);
   mlir::Value i64(int64_t number);
+  /// A number of the analysis or the plan that sizes decide. It is known by its address: equal numbers stay apart.
+  mlir::Value size(const int64_t &number);
+  mlir::Value number(const void *key, int64_t bits, mlir::Type element);
   mlir::Value allocate(int64_t elements, mlir::Type element);
   mlir::Type elementOf(unsigned node) const;
   void evaluateKept(unsigned stage);
@@ -59,7 +75,7 @@ private:
                  const std::function<Values(mlir::Value, mlir::ValueRange)> &body);
   void setIndices(llvm::ArrayRef<PlannedLoop> loops, mlir::Value flat);
   mlir::Value setTask(mlir::Value flat);
-  mlir::Value partEnd(mlir::Value from, int64_t size);
+  mlir::Value partEnd(mlir::Value from, const int64_t &limit);
   void emitMap();
   void emitTiledMap();
   void fillTile(unsigned node, mlir::Value rowBegin, mlir::Value rowEnd, mlir::Value columnBegin,
@@ -92,8 +108,12 @@ private:
   ScalarMath math_;
   mlir::Location loc_;
   llvm::SmallVector<KernelPointer> pointers_;
+  llvm::SmallVector<KernelNumber> numbers_;
+  llvm::DenseMap<const void *, unsigned> numberOf_; ///< by key
+  mlir::func::FuncOp body_;
   mlir::Block *entry_ = nullptr;
-  mlir::ValueRange args_;
+  llvm::SmallVector<mlir::Value> args_; ///< parallel to the pointers
+  int64_t keptExtent_ = 0;
   mlir::Value begin_, end_;
   llvm::SmallVector<mlir::Value> ivs_; ///< for each domain dimension that a loop stands for
   std::vector<llvm::DenseMap<unsigned, mlir::Value>> scopes_; ///< values known, innermost scope last

@@ -16,7 +16,18 @@ namespace terra::passes {
 
 namespace {
 
+/// Where a kernel is in its segment and what it is made of, without numbers.
+std::string placeOf(StringRef name, const KernelAnalysis &analysis, const KernelPlan &plan) {
+  llvm::hash_code code = llvm::hash_combine(uint8_t(plan.shape), plan.kept.size(), plan.reduced.size());
+  for (const KernelNode &node : analysis.nodes)
+    code = llvm::hash_combine(code, node.op->getName().getStringRef(), node.operands.size(), node.varies, node.stage);
+  return (name + "#" + Twine(size_t(code))).str();
+}
+
 struct LowerKernelsPass : impl::LowerKernelsBase<LowerKernelsPass> {
+  LowerKernelsPass() = default;
+  explicit LowerKernelsPass(SizeMemory &memory) : memory(&memory) {}
+
   void runOnOperation() override {
     SmallVector<ir::GroupOp> groups;
     getOperation().walk([&](ir::GroupOp group) {
@@ -59,11 +70,23 @@ private:
     KernelEmitter emitter(*analysis, plan, kernel.getLoc(), &getContext());
     if (!emitter.run(getOperation(), name))
       return false;
-    addLaunch(kernel, plan, emitter, name);
+    llvm::BitVector varying = whichVary(placeOf(name, *analysis, plan), emitter.numbers());
+    emitter.finish(getOperation(), name, varying);
+    addLaunch(kernel, plan, emitter, name, varying);
     return true;
   }
 
-  void addLaunch(ir::KernelOp kernel, const KernelPlan &plan, const KernelEmitter &emitter, StringRef name) {
+  llvm::BitVector whichVary(StringRef place, ArrayRef<KernelNumber> numbers) {
+    if (!memory)
+      return llvm::BitVector(unsigned(numbers.size()));
+    SmallVector<int64_t> bits;
+    for (const KernelNumber &number : numbers)
+      bits.push_back(number.bits);
+    return memory->whichVary(place, bits);
+  }
+
+  void addLaunch(ir::KernelOp kernel, const KernelPlan &plan, const KernelEmitter &emitter, StringRef name,
+                 const llvm::BitVector &varying) {
     OpBuilder b(kernel);
     b.setInsertionPointToEnd(kernel->getBlock());
     SmallVector<Attribute> views;
@@ -87,11 +110,18 @@ private:
       }
       views.push_back(view.getDictionary(b.getContext()));
     }
+    for (unsigned i : varying.set_bits())
+      views.push_back(b.getDictionaryAttr(b.getNamedAttr("number", b.getI64IntegerAttr(emitter.numbers()[i].bits))));
     ir::LaunchOp::create(b, kernel.getLoc(), FlatSymbolRefAttr::get(b.getContext(), name),
                          b.getI64IntegerAttr(plan.extent), b.getI64IntegerAttr(plan.grain),
                          plan.extent == 1 ? b.getUnitAttr() : UnitAttr(), scratch, b.getArrayAttr(views), slots);
   }
+
+  SizeMemory *memory = nullptr;
 };
 
 } // namespace
+
+std::unique_ptr<Pass> createLowerKernels(SizeMemory &memory) { return std::make_unique<LowerKernelsPass>(memory); }
+
 } // namespace terra::passes

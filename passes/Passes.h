@@ -6,6 +6,7 @@
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/OwningOpRef.h"
 #include "mlir/Pass/Pass.h"
+#include "llvm/ADT/BitVector.h"
 
 namespace terra::ir {
 class SegmentOp;
@@ -24,10 +25,20 @@ namespace terra::passes {
 mlir::OwningOpRef<mlir::ModuleOp> importSegment(mlir::MLIRContext &context, const graph::Segment &segment,
                                                 const graph::Deaths &deaths);
 
+/// Remembers the numbers of a segment's kernels, so that those that sizes decide can be told from constants.
+class SizeMemory {
+public:
+  virtual ~SizeMemory() = default;
+  /// Which numbers of the kernel at `place` are to be arguments of its code. The others become constants.
+  virtual llvm::BitVector whichVary(llvm::StringRef place, llvm::ArrayRef<int64_t> numbers) = 0;
+};
+
+std::unique_ptr<mlir::Pass> createLowerKernels(SizeMemory &memory);
+
 /// The named stages of the compiler, in order; see Pipeline.cpp.
 void addFusionStage(mlir::OpPassManager &pm);
 void addKernelStage(mlir::OpPassManager &pm);
-void addLoweringStage(mlir::OpPassManager &pm);
+void addLoweringStage(mlir::OpPassManager &pm, SizeMemory *memory = nullptr);
 void addLlvmStage(mlir::OpPassManager &pm);
 
 /// Makes the stages known to command-line tools as `terra-fusion-stage`, …

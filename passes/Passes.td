@@ -79,6 +79,10 @@ def SplitReductions : Pass<"terra-split-reductions", "::terra::ir::SegmentOp"> {
 
 def LowerKernels : Pass<"terra-lower-kernels", "::mlir::ModuleOp"> {
   let summary = "Kernels to functions of scf loops over pointers, and a launch";
+  let description = [{
+    Each number in the code that sizes decide (extents, strides, divisors) and each constant of the program is an argument first. Those that the
+    SizeMemory does not know to vary become constants; the launch passes the others.
+  }];
   let dependentDialects = ["::terra::ir::TerraDialect", "::mlir::func::FuncDialect", "::mlir::scf::SCFDialect",
                            "::mlir::arith::ArithDialect", "::mlir::math::MathDialect", "::mlir::LLVM::LLVMDialect"];
 }

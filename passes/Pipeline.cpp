@@ -36,8 +36,8 @@ void addKernelStage(OpPassManager &pm) {
 }
 
 /// kernels → lowered: functions of scf loops over pointers.
-void addLoweringStage(OpPassManager &pm) {
-  pm.addPass(createLowerKernels());
+void addLoweringStage(OpPassManager &pm, SizeMemory *memory) {
+  pm.addPass(memory ? createLowerKernels(*memory) : createLowerKernels());
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());
 }
@@ -58,7 +58,8 @@ void addLlvmStage(OpPassManager &pm) {
 void registerPipelines() {
   static PassPipelineRegistration<> fusion("terra-fusion-stage", "imported → fused", addFusionStage);
   static PassPipelineRegistration<> kernels("terra-kernel-stage", "fused → kernels", addKernelStage);
-  static PassPipelineRegistration<> lowering("terra-lowering-stage", "kernels → lowered", addLoweringStage);
+  static PassPipelineRegistration<> lowering("terra-lowering-stage", "kernels → lowered",
+                                             [](OpPassManager &pm) { addLoweringStage(pm); });
   static PassPipelineRegistration<> llvm("terra-llvm-stage", "lowered → LLVM dialect", addLlvmStage);
 }
 

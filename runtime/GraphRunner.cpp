@@ -229,6 +229,8 @@ void *resolve(Run &run, const KernelArg &arg, char *scratch) {
     return &run.binding.scalars[arg.index];
   case KernelArg::Kind::Scratch:
     return scratch + arg.byteOffset;
+  case KernelArg::Kind::Number:
+    return reinterpret_cast<void *>(arg.byteOffset);
   case KernelArg::Kind::Tensor:
     break;
   }

@@ -1,6 +1,7 @@
 #include "codegen/cpu/Stages.h"
 
 #include "codegen/cpu/CodePages.h"
+#include "codegen/cpu/Numbers.h"
 #include "codegen/cpu/Target.h"
 #include "graph/dialect/AtenForm.h"
 #include "graph/dialect/Terra.h"
@@ -58,8 +59,9 @@ std::string printWithLines(Operation *op) {
 
 class Stages::Impl {
 public:
-  Impl(const graph::Segment &segment, const graph::Deaths &deaths, StageCallback onStage, CompileCost &cost)
-      : segment_(segment), deaths_(deaths), onStage_(std::move(onStage)), cost_(cost) {}
+  Impl(const graph::Segment &segment, const graph::Deaths &deaths, NumberChoice numbers, StageCallback onStage,
+       CompileCost &cost)
+      : segment_(segment), deaths_(deaths), numbers_(numbers), onStage_(std::move(onStage)), cost_(cost) {}
 
   const std::string &remarks() const { return remarks_; }
 
@@ -74,7 +76,7 @@ public:
     if (!runStage(Stage::Fuse, passes::addFusionStage))
       return false;
     stage("fused");
-    if (!runStage(Stage::Lower, passes::addKernelStage) || !runStage(Stage::Lower, passes::addLoweringStage))
+    if (!runStage(Stage::Lower, passes::addKernelStage) || !lower())
       return false;
     stage("lowered");
     result.groups = collectGroups();
@@ -91,11 +93,16 @@ private:
       onStage_(name, remarks_ + printWithLines(*module_));
   }
 
-  bool runStage(Stage stage, void (*add)(OpPassManager &)) {
+  template <typename Add> bool runStage(Stage stage, const Add &add) {
     StageTimer timer(cost_, stage);
     PassManager pm(&context_);
     add(pm);
     return succeeded(pm.run(*module_));
+  }
+
+  bool lower() {
+    std::unique_ptr<passes::SizeMemory> memory = numbersOf(segment_, numbers_);
+    return runStage(Stage::Lower, [&](OpPassManager &pm) { passes::addLoweringStage(pm, memory.get()); });
   }
 
   Groups collectGroups() {
@@ -146,6 +153,9 @@ private:
       } else if (IntegerAttr scratch = get("scratch")) {
         arg.kind = KernelArg::Kind::Scratch;
         arg.byteOffset = scratch.getInt();
+      } else if (IntegerAttr number = get("number")) {
+        arg.kind = KernelArg::Kind::Number;
+        arg.byteOffset = number.getInt();
       } else {
         arg.slot = uint32_t(get("slot").getInt());
         arg.byteOffset = get("offset").getInt();
@@ -242,14 +252,16 @@ private:
   Context context_;
   const graph::Segment &segment_;
   const graph::Deaths &deaths_;
+  NumberChoice numbers_;
   StageCallback onStage_;
   CompileCost &cost_;
   OwningOpRef<ModuleOp> module_;
   std::string remarks_;
 };
 
-Stages::Stages(const graph::Segment &segment, const graph::Deaths &deaths, StageCallback onStage, CompileCost &cost)
-    : impl_(std::make_unique<Impl>(segment, deaths, std::move(onStage), cost)) {}
+Stages::Stages(const graph::Segment &segment, const graph::Deaths &deaths, NumberChoice numbers, StageCallback onStage,
+               CompileCost &cost)
+    : impl_(std::make_unique<Impl>(segment, deaths, numbers, std::move(onStage), cost)) {}
 Stages::~Stages() = default;
 
 bool Stages::run(KeyedGroups &result, KernelStore &store, Kernels &kernels, std::vector<PendingKernel> &pending) {

@@ -1,6 +1,7 @@
 // The compiler's stages in MLIR: segment → groups, and kernels as LLVM IR.
 #pragma once
 
+#include "codegen/Compiler.h"
 #include "codegen/cache/SegmentCache.h"
 #include "codegen/cpu/Build.h"
 #include "graph/Segment.h"
@@ -11,7 +12,8 @@ namespace terra::codegen {
 class Stages {
 public:
   /// `onStage`, when set, gets the IR after each stage.
-  Stages(const graph::Segment &segment, const graph::Deaths &deaths, StageCallback onStage, CompileCost &cost);
+  Stages(const graph::Segment &segment, const graph::Deaths &deaths, NumberChoice numbers, StageCallback onStage,
+         CompileCost &cost);
   ~Stages();
 
   /// Fills `result` (calls without functions yet), `kernels` with what `store` has, and `pending` with the other kernels,

@@ -40,6 +40,8 @@ std::string toText(const KernelArg &arg) {
     return "scalar feed " + std::to_string(arg.index);
   case KernelArg::Kind::Scratch:
     return "scratch + " + std::to_string(arg.byteOffset);
+  case KernelArg::Kind::Number:
+    return "number " + std::to_string(arg.byteOffset);
   case KernelArg::Kind::Tensor:
     break;
   }

@@ -88,6 +88,7 @@ def Terra_LaunchOp : Terra_Op<"launch", [HasParent<"GroupOp">]> {
   let summary = "A call of lowered code";
   let description = [{
     `views` has one dictionary for each pointer of the kernel: a slot operand, a scalar feed or a place in the scratch memory.
+    After them come the numbers that its code takes as arguments.
   }];
   let arguments = (ins FlatSymbolRefAttr:$callee, I64Attr:$extent, I64Attr:$grain, UnitAttr:$serial,
                        OptionalAttr<I64Attr>:$scratch, ArrayAttr:$views, Variadic<Terra_Storage>:$slots);

@@ -284,10 +284,12 @@ void Program::set(const Tensor &t, const std::vector<double> &values) {
                  [&](int64_t at) { storeElement(bytes.data() + size_t(at) * size, t.meta.dtype, values.at(i++)); });
 }
 
-std::shared_ptr<const codegen::Executable> compileOnly(const Program &program, const std::vector<Tensor> &kept) {
+std::shared_ptr<const codegen::Executable> compileOnly(const Program &program, const std::vector<Tensor> &kept,
+                                                       codegen::NumberChoice numbers) {
   Segment segment = program.segment();
   Deaths deaths = program.deaths(kept);
   codegen::CompileOptions options;
+  options.numbers = numbers;
   std::string text;
   options.onStage = [&](const std::string &stage, const std::string &ir) {
     if (stage == "imported" || stage == "fused" || stage == "lowered")
@@ -331,6 +333,10 @@ void runKernel(const codegen::KernelCall &call, Program &program, const std::vec
       args.push_back(scratch.data() + arg.byteOffset);
       continue;
     }
+    if (arg.kind == codegen::KernelArg::Kind::Number) {
+      args.push_back(reinterpret_cast<void *>(arg.byteOffset));
+      continue;
+    }
     if (arg.kind == codegen::KernelArg::Kind::Scalar) {
       args.push_back(&program.scalarFeeds.at(arg.index));
       continue;
@@ -369,11 +375,36 @@ void execute(const codegen::Executable &executable, const Segment &segment, Prog
 }
 } // namespace
 
+namespace {
+/// What summing in another order may change, for the sizes of tests.
+double lastBits(DType dtype) {
+  switch (dtype) {
+  case DType::Float64:
+    return 1e-12;
+  case DType::Float32:
+    return 2e-5;
+  case DType::Float16:
+  case DType::BFloat16:
+    return 2e-2;
+  default:
+    return 0;
+  }
+}
+} // namespace
+
 std::shared_ptr<const codegen::Executable> compileAndRun(Program &program, const std::vector<Tensor> &kept,
                                                          const std::vector<int64_t> &offsetFeeds) {
+  Program other = program;
+  run(*compileOnly(program, kept, codegen::NumberChoice::Arguments), other, offsetFeeds);
   auto executable = compileOnly(program, kept);
-  execute(*executable, program.segment(), program, offsetFeeds);
+  run(*executable, program, offsetFeeds);
+  for (const Tensor &t : kept)
+    expectNear(other.values(t), program.values(t), lastBits(t.meta.dtype));
   return executable;
+}
+
+void run(const codegen::Executable &executable, Program &program, const std::vector<int64_t> &offsetFeeds) {
+  execute(executable, program.segment(), program, offsetFeeds);
 }
 
 void Program::runEventByEvent() {

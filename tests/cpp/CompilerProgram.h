@@ -78,10 +78,14 @@ private:
 };
 
 /// Compiles, checks `verify`, runs; results replace the data of the program's storages. Fails the test on externs.
-/// Each kernel is called for several ranges.
+/// Each kernel is called for several ranges. Code that takes all of its numbers as arguments has to compute the same.
 std::shared_ptr<const codegen::Executable> compileAndRun(Program &program, const std::vector<Tensor> &kept,
                                                          const std::vector<int64_t> &offsetFeeds = {});
-std::shared_ptr<const codegen::Executable> compileOnly(const Program &program, const std::vector<Tensor> &kept);
+std::shared_ptr<const codegen::Executable>
+compileOnly(const Program &program, const std::vector<Tensor> &kept,
+            codegen::NumberChoice numbers = codegen::NumberChoice::Constants);
+/// Runs what was compiled of the program.
+void run(const codegen::Executable &executable, Program &program, const std::vector<int64_t> &offsetFeeds = {});
 
 /// Elementwise comparison with relative tolerance `tolerance` (and as absolute one below 1).
 void expectNear(const std::vector<double> &actual, const std::vector<double> &expected, double tolerance);

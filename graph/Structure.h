@@ -1,0 +1,15 @@
+// What is left of a segment when its sizes are left out: programs whose sizes vary have many segments of one structure.
+#pragma once
+
+#include "graph/Segment.h"
+
+namespace terra::graph {
+
+/// Equal for segments of one structure.
+uint64_t structureHash(const Segment &segment);
+
+/// The same calls with the same dataflow on tensors of the same types and ranks. Sizes, strides, offsets and the values of numbers and
+/// of lists of integers may differ.
+bool sameStructure(const Segment &a, const Segment &b);
+
+} // namespace terra::graph
