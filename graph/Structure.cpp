@@ -16,13 +16,11 @@ bool sameKind(const TensorMeta &a, const TensorMeta &b) {
 }
 
 bool sameArg(const Arg &a, const Arg &b) {
-  return a.kind == b.kind && a.first == b.first && a.count == b.count && a.string == b.string && a.varies == b.varies &&
+  return a.kind == b.kind && a.first == b.first && a.count == b.count && a.string == b.string &&
          (a.kind != ArgKind::Bool || a.scalar.i == b.scalar.i) && (a.kind != ArgKind::BoolList || a.ints == b.ints);
 }
 
-bool sameOperand(const Operand &a, const Operand &b) {
-  return a.written == b.written && a.offsetVaries == b.offsetVaries && sameKind(a.meta, b.meta);
-}
+bool sameOperand(const Operand &a, const Operand &b) { return a.written == b.written && sameKind(a.meta, b.meta); }
 
 bool sameResult(const Result &a, const Result &b) {
   return a.alias == b.alias && a.aliasOf == b.aliasOf && sameKind(a.meta, b.meta);
@@ -46,8 +44,7 @@ bool sameCall(const Event &a, const Event &b) {
 }
 
 bool sameRefs(const std::vector<SlotRef> &a, const std::vector<SlotRef> &b) {
-  return std::ranges::equal(
-      a, b, [](const SlotRef &x, const SlotRef &y) { return x.slot == y.slot && x.offsetFeed == y.offsetFeed; });
+  return std::ranges::equal(a, b, [](const SlotRef &x, const SlotRef &y) { return x.slot == y.slot; });
 }
 
 } // namespace
@@ -65,10 +62,18 @@ uint64_t structureHash(const Segment &segment) {
   return hash;
 }
 
+bool sameFeeds(const Segment &a, const Segment &b) {
+  auto sameArgs = [](const Arg &x, const Arg &y) { return x.varies == y.varies; };
+  auto sameInputs = [](const Operand &x, const Operand &y) { return x.offsetVaries == y.offsetVaries; };
+  return std::ranges::equal(a.events, b.events, [&](const SegmentEvent &x, const SegmentEvent &y) {
+    return x.event == y.event || (std::ranges::equal(x.event->args, y.event->args, sameArgs) &&
+                                  std::ranges::equal(x.event->inputs, y.event->inputs, sameInputs));
+  });
+}
+
 bool sameStructure(const Segment &a, const Segment &b) {
   auto same = [](const SegmentEvent &x, const SegmentEvent &y) {
-    return sameCall(*x.event, *y.event) && sameRefs(x.inputs, y.inputs) && sameRefs(x.results, y.results) &&
-           x.scalarFeeds == y.scalarFeeds;
+    return sameCall(*x.event, *y.event) && sameRefs(x.inputs, y.inputs) && sameRefs(x.results, y.results);
   };
   return a.slots.size() == b.slots.size() && std::ranges::equal(a.events, b.events, same);
 }

@@ -8,8 +8,10 @@ namespace terra::graph {
 /// Equal for segments of one structure.
 uint64_t structureHash(const Segment &segment);
 
-/// The same calls with the same dataflow on tensors of the same types and ranks. Sizes, strides, offsets and the values of numbers and
-/// of lists of integers may differ.
+/// The same calls with the same dataflow on tensors of the same types and ranks. Sizes, strides, offsets and the values of
+/// numbers and lists of integers may differ, and which of them are fed.
 bool sameStructure(const Segment &a, const Segment &b);
+/// The same numbers and offsets are fed, in segments of one structure.
+bool sameFeeds(const Segment &a, const Segment &b);
 
 } // namespace terra::graph

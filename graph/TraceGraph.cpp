@@ -26,6 +26,24 @@ void TraceGraph::addEdge(NodeId from, NodeId to) {
   nodes_[to].previous.push_back(from);
 }
 
+TraceGraph TraceGraph::without(const std::vector<bool> &dropped, std::vector<NodeId> &renumbered) const {
+  renumbered.assign(nodes_.size(), kNoNode);
+  TraceGraph rest;
+  rest.nodes_.clear();
+  for (NodeId id = 0; id < nodes_.size(); ++id)
+    if (!dropped[id]) {
+      renumbered[id] = NodeId(rest.nodes_.size());
+      rest.nodes_.push_back(nodes_[id]);
+    }
+  for (Node &node : rest.nodes_)
+    for (std::vector<NodeId> *list : {&node.next, &node.previous}) {
+      std::erase_if(*list, [&](NodeId id) { return dropped[id]; });
+      for (NodeId &id : *list)
+        id = renumbered[id];
+    }
+  return rest;
+}
+
 bool TraceGraph::startsSegment(NodeId id) const {
   const Node &node = nodes_[id];
   auto stands_alone = [](const Node &n) { return !n.event || n.event->gate || n.event->kind != EventKind::Call; };

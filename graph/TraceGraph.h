@@ -21,7 +21,7 @@ struct Node {
   bool boundary = false;
 };
 
-/// Node 0 is the start, node 1 the end of a region. Nodes are never removed.
+/// Node 0 is the start, node 1 the end of a region.
 class TraceGraph {
 public:
   static constexpr NodeId kStart = 0, kEnd = 1;
@@ -39,6 +39,9 @@ public:
   void setBoundary(NodeId id) { nodes_[id].boundary = true; }
   /// Replaces an event by a more general one (a scalar or an offset that varies).
   void setEvent(NodeId id, std::shared_ptr<const Event> event) { nodes_[id].event = std::move(event); }
+
+  /// This graph without some nodes. `renumbered`: by node, its new number, or kNoNode.
+  TraceGraph without(const std::vector<bool> &dropped, std::vector<NodeId> &renumbered) const;
 
   /// True when a segment has to start at `id`: a join, a branch before it, a gate at or before it, a boundary,
   /// or events of two traces (their storage numbers cannot be compared).

@@ -257,7 +257,8 @@ Value KernelEmitter::compareWithIndex(const KernelNode &node, ArrayRef<Value> op
       return {};
     Type narrow = b_.getI32Type();
     Value number = operands[1 - i];
-    Value fits = arith::CmpIOp::create(b_, loc_, arith::CmpIPredicate::ult, number, i64(size));
+    Value limit = this->number(iota.getOperation(), size, b_.getI64Type());
+    Value fits = arith::CmpIOp::create(b_, loc_, arith::CmpIPredicate::ult, number, limit);
     number = arith::SelectOp::create(b_, loc_, fits, arith::TruncIOp::create(b_, loc_, narrow, number),
                                      math_.integerConstant(-1, narrow));
     auto predicate = isa<ir::EqOp>(node.op) ? arith::CmpIPredicate::eq : arith::CmpIPredicate::ne;

@@ -23,8 +23,8 @@ struct KernelPointer {
 
 /// A number in a kernel's code: one that sizes decide (an extent, a stride, the divisor of a mean), or a constant of the program.
 struct KernelNumber {
-  int64_t bits = 0;     ///< of an i64, or of an f64 where the element is a float
-  mlir::Type element;   ///< what the code takes it as
+  int64_t bits = 0; ///< of an i64, or of an f64 where the element is a float
+  mlir::Type element; ///< what the code takes it as
   mlir::Value argument; ///< of the kernel's body
 };
 

@@ -55,6 +55,8 @@ py::dict stats(Session &session) {
   result["spans"] = s.spans;
   result["span_events"] = s.spanEvents;
   result["survivors"] = s.survivors;
+  result["segments_inherited"] = s.inherited;
+  result["sizes"] = session.specialisations();
   result["skeleton_seconds"] = s.skeletonSeconds;
   result["wait_seconds"] = s.waitSeconds;
   result["compile_seconds"] = double(c.nanos.load()) * 1e-9;
@@ -79,6 +81,7 @@ py::dict describe(const runtime::CompiledSegment &segment) {
   result["spans"] = spans;
   result["nodes"] = segment.nodes();
   result["walks"] = segment.walks();
+  result["structure"] = segment.structure();
   result["compiled"] = segment.compiled();
   result["compile_error"] = segment.compileError();
   py::list instructions;
@@ -121,6 +124,8 @@ void bindSession(py::module_ &module) {
       .def("graph_dot", [](const Session &session) { return graph::toDot(session.graph()); })
       .def("wait_compiled", &Session::waitCompiled, py::call_guard<py::gil_scoped_release>())
       .def("force_eager", [](Session &session, uint64_t calls) { session.pacing().forceEager(calls); })
+      .def_property(
+          "most_nodes", [](const Session &session) { return session.options().mostNodes; }, &Session::setMostNodes)
       .def_readwrite("force_divergence_at", &Session::forceDivergenceAt)
       .def_readwrite("fail_kernel_at", &Session::failKernelAt);
 }

@@ -50,7 +50,7 @@ public:
   void interrupt() { counting_ = false; }
   bool comparing() const { return stage_ != Stage::Resting; }
 
-  /// For tests: so many calls are run eagerly, from the next one on.
+  /// So many calls are run eagerly, from the next one on.
   void force(uint64_t calls) { forced_ = calls; }
 
   Summary summary() const { return {verdict_ == Way::Eager, eagerCalls_, verdicts_, seconds_[0], seconds_[1]}; }

@@ -27,7 +27,7 @@ public:
   void leave(bool whole);
 
   Pace::Summary summary() const { return pace_.summary(); }
-  /// For tests.
+  /// So many calls are run eagerly, from the next one on.
   void forceEager(uint64_t calls) { pace_.force(calls); }
 
 private:

@@ -1,5 +1,8 @@
 #include "runtime/Program.h"
 
+#include "graph/Structure.h"
+#include "tracer/Compare.h"
+
 #include <algorithm>
 
 namespace terra::runtime {
@@ -25,15 +28,47 @@ CompiledSegment::CompiledSegment(std::vector<NodeId> nodes, graph::Segment segme
   gate_ = segment_.events.size() == 1 && segment_.events[0].event->gate;
   random_ = std::any_of(segment_.events.begin(), segment_.events.end(),
                         [](const graph::SegmentEvent &e) { return e.event->op && e.event->op->has(graph::kOpRandom); });
+  structure_ = graph::structureHash(segment_);
   executable_ = codegen::interpretOnly(segment_);
   spans_.resize(segment_.events.size());
   attempts_.resize(segment_.events.size());
+}
+
+namespace {
+/// In all segments: indices of spans are made anew when it has grown.
+std::atomic<uint64_t> spansAdded{0};
+} // namespace
+
+uint64_t CompiledSegment::progress() const {
+  uint64_t covered = 0;
+  for (const auto &spans : spans_)
+    if (!spans.empty())
+      covered += spans.front()->count;
+  std::lock_guard lock(mutex_);
+  return covered << 8 | walks_;
+}
+
+void CompiledSegment::inherit(const CompiledSegment &other,
+                              std::vector<std::vector<std::shared_ptr<const Span>>> spans) {
+  spans_ = std::move(spans);
+  spansAdded.fetch_add(1, std::memory_order_relaxed);
+  graph::Deaths deaths = other.deaths();
+  uint32_t walks = other.walks_;
+  std::lock_guard lock(mutex_);
+  deaths_ = std::move(deaths);
+  walks_ = walks;
+}
+
+void CompiledSegment::renumber(const std::vector<NodeId> &numbers) {
+  for (NodeId &node : nodes_)
+    node = numbers[node];
 }
 
 void CompiledSegment::addSpan(std::shared_ptr<const Span> span) {
   constexpr size_t kAlternatives = 4;
   constexpr uint32_t kMaxRelearned = 8;
   auto &spans = spans_[span->first];
+  spansAdded.fetch_add(1, std::memory_order_relaxed);
   ++attempts_[span->first].failed;
   spans.insert(spans.begin(), std::move(span));
   if (spans.size() > kAlternatives)
@@ -127,6 +162,52 @@ void Program::rebuild(const TraceGraph &graph) {
     byNode[id] = std::make_shared<CompiledSegment>(std::move(nodes), graph::makeSegment(events));
   }
   byNode_ = std::move(byNode);
+  forks_.clear();
+  families_.clear();
+  for (const auto &segment : byNode_)
+    if (segment && !segment->gate())
+      families_[segment->structure()].push_back(segment);
+}
+
+void Program::renumber(const std::vector<NodeId> &numbers, size_t size) {
+  std::vector<std::shared_ptr<CompiledSegment>> byNode(size);
+  for (NodeId id = 0; id < byNode_.size(); ++id)
+    if (byNode_[id] && numbers[id] != graph::kNoNode) {
+      byNode_[id]->renumber(numbers);
+      byNode[numbers[id]] = std::move(byNode_[id]);
+    }
+  byNode_ = std::move(byNode);
+}
+
+const Program::Family &Program::family(const CompiledSegment &segment) const {
+  static const Family none;
+  auto it = families_.find(segment.structure());
+  return it == families_.end() ? none : it->second;
+}
+
+std::vector<NodeId> Program::successors(const TraceGraph &graph, NodeId node, const tracer::CallView &call) {
+  constexpr size_t kFew = 8;
+  const std::vector<NodeId> &next = graph[node].next;
+  if (next.size() <= kFew)
+    return next;
+  auto [it, isNew] = forks_.try_emplace(node);
+  Fork &fork = it->second;
+  if (uint64_t added = spansAdded.load(std::memory_order_relaxed); isNew || fork.spansSeen != added) {
+    fork.spansSeen = added;
+    fork.byCall.clear();
+    for (NodeId id : next)
+      if (const auto &segment = byNode_[id]) {
+        fork.byCall.emplace(tracer::callKey(*segment->segment().events[0].event), id);
+        for (const auto &span : segment->spansAt(0))
+          fork.byCall.emplace(tracer::callKey(*span->call.event), id);
+      }
+  }
+  std::vector<NodeId> found;
+  auto [first, last] = fork.byCall.equal_range(tracer::callKey(call));
+  for (; first != last; ++first)
+    if (std::find(found.begin(), found.end(), first->second) == found.end())
+      found.push_back(first->second);
+  return found;
 }
 
 std::vector<std::shared_ptr<CompiledSegment>> Program::segments() const {

@@ -5,6 +5,7 @@
 #include "graph/TraceGraph.h"
 #include "runtime/Run.h"
 #include "runtime/Span.h"
+#include "tracer/CallView.h"
 
 #include <atomic>
 #include <memory>
@@ -57,6 +58,22 @@ public:
 
   /// How many regions had been co-executed when the last one came through here.
   uint64_t lastRegion = 0;
+  /// Number of the region that came through here last, or recorded it.
+  uint64_t lastUsed = 0;
+
+  /// Equal for segments that differ in sizes only (graph::structureHash).
+  uint64_t structure() const { return structure_; }
+  /// Calls that were recorded with the segment, until what they are for has been learned or taken over.
+  std::vector<RecordedCall> recordedCalls;
+  /// How much has been learned: grows with each span and, after them, with each walk that taught deaths.
+  uint64_t progress() const;
+  /// Takes over what a segment of other sizes has learned.
+  void inherit(const CompiledSegment &other, std::vector<std::vector<std::shared_ptr<const Span>>> spans);
+  const std::vector<std::vector<std::shared_ptr<const Span>>> &spans() const { return spans_; }
+  /// What the last segment whose knowledge was to be taken over knew.
+  uint64_t lastInherited = 0;
+  /// The number by which the graph knows the nodes has changed.
+  void renumber(const std::vector<graph::NodeId> &numbers);
 
   uint64_t walks() const { return totalWalks_; }
   void countWalk() { ++totalWalks_; }
@@ -65,6 +82,7 @@ private:
   std::vector<graph::NodeId> nodes_;
   graph::Segment segment_;
   bool gate_ = false, random_ = false;
+  uint64_t structure_ = 0;
   mutable std::mutex mutex_;
   std::shared_ptr<const codegen::Executable> executable_;
   std::atomic<bool> compiled_{false};
@@ -83,13 +101,32 @@ private:
 class Program {
 public:
   void rebuild(const graph::TraceGraph &graph);
+  /// After nodes were dropped; `rebuild` comes next.
+  void renumber(const std::vector<graph::NodeId> &numbers, size_t size);
+
+  using Family = std::vector<std::shared_ptr<CompiledSegment>>;
+  /// All segments that differ from this one in sizes only, itself included.
+  const Family &family(const CompiledSegment &segment) const;
+  const std::unordered_map<uint64_t, Family> &families() const { return families_; }
+
+  /// Where many paths part: the successors of `node` whose first event may be `call`, or that have a span which may be.
+  std::vector<graph::NodeId> successors(const graph::TraceGraph &graph, graph::NodeId node,
+                                        const tracer::CallView &call);
 
   /// The segment that starts at `node`, or null (the start and the end of a region have none).
   const std::shared_ptr<CompiledSegment> &at(graph::NodeId node) const { return byNode_[node]; }
   std::vector<std::shared_ptr<CompiledSegment>> segments() const;
 
 private:
+  /// By callKey.
+  struct Fork {
+    uint64_t spansSeen = 0;
+    std::unordered_multimap<uint64_t, graph::NodeId> byCall;
+  };
+
   std::vector<std::shared_ptr<CompiledSegment>> byNode_;
+  std::unordered_map<uint64_t, Family> families_; ///< by structure
+  std::unordered_map<graph::NodeId, Fork> forks_;
 };
 
 } // namespace terra::runtime

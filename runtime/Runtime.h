@@ -9,6 +9,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 namespace terra::runtime {
@@ -74,6 +75,10 @@ public:
   std::atomic<uint32_t> eventIndex{0};
   /// The frontend's running number of autograd nodes made on this thread; null when it has none.
   uint64_t (*sequence)() = nullptr;
+  /// The frontend's: the spans of `from` for a segment `to` of the same structure and other sizes, by first event, from its recorded
+  /// calls. Nothing when some cannot be told for certain; null when the frontend has none.
+  std::optional<std::vector<std::vector<std::shared_ptr<const Span>>>> (*carrySpans)(
+      const CompiledSegment &from, const CompiledSegment &to) = nullptr;
 
   void shutdown();
   /// In a child after fork, where the threads do not exist: everything runs as eager from now on. Drain before forking.

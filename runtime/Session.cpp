@@ -18,8 +18,9 @@ using tracer::CallView;
 namespace {
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-/// A function whose regions never repeat is given up: recording costs, and its graph would grow without end.
-constexpr uint32_t kMaxFruitless = 200;
+/// A function whose regions hardly ever repeat runs eagerly for a while, then ever longer: recording costs.
+constexpr uint32_t kMaxFruitless = 200, kFruitlessAfterRest = 160;
+constexpr uint32_t kWorthOfOne = 16; ///< recordings that a co-executed region makes up for
 constexpr size_t kMaxNodes = 200'000;
 
 /// A recording of this length is searched for repetition, and again whenever it has grown by half.
@@ -57,7 +58,7 @@ bool Session::enter() {
   regionEvents_ = 0;
   enteredAt_ = now();
   waitedAtEnter_ = Runtime::waitedSeconds();
-  if (graph_.size() > kMaxNodes || fruitless_ > kMaxFruitless)
+  if (graph_.size() > kMaxNodes)
     mode_ = Mode::Eager;
   else if (options_.recordOnly || graph_[TraceGraph::kStart].next.empty())
     startRecording(0);
@@ -69,7 +70,9 @@ bool Session::enter() {
 void Session::startRecording(uint64_t left) {
   mode_ = Mode::Recording;
   nextLoopCheck_ = kFirstLoopCheck;
-  recorder_.start(runtime_.newEpoch(), left);
+  recording_ = runtime_.newEpoch();
+  recordedCalls_.clear();
+  recorder_.start(recording_, left);
 }
 
 Session::Action Session::onCall(const CallView &call) {
@@ -115,7 +118,7 @@ void Session::diverge(const std::string &reason) {
   if (mode_ != Mode::CoExecuting)
     return;
   flush();
-  stable_ = 0;
+  stableBefore_ = std::exchange(stable_, 0);
   ++stats_.regionsDiverged;
   ++divergences_[reason];
   bool inside = run_ && !run_->recognisedAll;
@@ -176,7 +179,7 @@ void Session::exit(bool raised) {
       if (open())
         finishWalk();
       ++stats_.regionsCoexecuted;
-      fruitless_ = 0;
+      fruitless_ -= std::min(fruitless_, kWorthOfOne);
       if (++stable_ == patience_ && hasColdPaths())
         forgetColdPaths();
       return;
@@ -187,8 +190,15 @@ void Session::exit(bool raised) {
     return;
   recorder_.end();
   ++stats_.regionsRecorded;
-  ++fruitless_;
+  if (++fruitless_ > kMaxFruitless)
+    rest();
   merge();
+}
+
+void Session::rest() {
+  pacing_.forceEager(rest_);
+  rest_ *= 4;
+  fruitless_ = kFruitlessAfterRest;
 }
 
 tracer::StoragePairs Session::knownStorages() const {
@@ -205,6 +215,10 @@ void Session::merge() {
     fruitless_ = 0;
   if (!options_.recordOnly && result.changed)
     program_.rebuild(graph_);
+  if (!options_.recordOnly && result.newNodes > 0) {
+    carryOver(result);
+    forgetSizes();
+  }
   recorder_.clear();
   left_.reset();
 }

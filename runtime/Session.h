@@ -40,8 +40,9 @@ public:
   /// The event is complete: publish what it triggers.
   void advance();
 
-  /// The spans of `op` that may come next.
+  /// The spans of `op` that may come next, or those that `call` may be: of its operands only the sizes are looked at, if at all.
   void spansNext(const graph::Op *op, std::vector<SpanCandidate> &candidates) const;
+  void spansNext(const tracer::CallView &call, std::vector<SpanCandidate> &candidates);
   /// Recognises all events of a candidate when `call` fits it: promise its results, then `leaveSpan`. Else nothing has changed.
   bool enterSpan(const SpanCandidate &candidate, const tracer::CallView &call);
   void leaveSpan(const Span &span);
@@ -57,6 +58,8 @@ public:
   std::optional<RunPlace> runAt(uint64_t sequence) const;
   KnownWholes &wholes() { return wholes_; }
   bool coExecuting() const { return mode_ == Mode::CoExecuting; }
+  /// Calls are worth watching while they are recorded: they may be like calls that are known, with other sizes.
+  bool recordsCalls() const;
 
   /// Number of the region under way. A buffer that carries it has been touched by one of its events.
   uint64_t region() const { return region_; }
@@ -74,6 +77,7 @@ public:
 
   Pacing &pacing() { return pacing_; }
   const SessionOptions &options() const { return options_; }
+  void setMostNodes(size_t nodes) { options_.mostNodes = nodes; }
   SessionStats stats() const { return stats_; }
   const Divergences &divergences() const { return divergences_; }
   const CompileStats &compileStats() const { return *compileStats_; }
@@ -81,6 +85,8 @@ public:
   void waitCompiled() { runtime_.compileQueue().waitFor(*compileStats_); }
   const graph::TraceGraph &graph() const { return graph_; }
   const Program &program() const { return program_; }
+  /// Of how many sizes the segment is known that is known with most.
+  size_t specialisations() const;
 
   /// For tests: the event under way, a gate, is the one that has to fail.
   bool failsGate() const { return failKernelAt >= 0 && failKernelAt == int64_t(regionEvents_) - 1; }
@@ -105,11 +111,21 @@ private:
   void diverge(const std::string &reason);
   void startRecording(uint64_t left);
   void merge();
+  void rest();
   tracer::StoragePairs knownStorages() const;
   bool repeats();
   bool rejoin(const tracer::CallView &call);
   void coexecuteFrom(graph::NodeId last);
   void limitRunAhead();
+  void addSpans(const graph::Op *op, const std::vector<graph::NodeId> &next,
+                std::vector<SpanCandidate> &candidates) const;
+  void recordCall(const SpanMark &mark, const std::shared_ptr<const Span> &span, const CompleteSpan &learn);
+  bool generaliseLikeOthers(const CompiledSegment &segment);
+  void carryOver(const tracer::MergeResult &result);
+  void attachCalls(const tracer::MergeResult &result);
+  void takeOver(const std::shared_ptr<CompiledSegment> &segment);
+  void forgetSizes();
+  void dropUnreachable(std::vector<bool> &dropped, const std::function<void(const CompiledSegment &)> &drop);
   bool hasColdPaths() const;
   void forgetColdPaths();
   void compile(const std::shared_ptr<CompiledSegment> &segment);
@@ -140,8 +156,11 @@ private:
   uint64_t region_ = 0, regionEvents_ = 0, runsStarted_ = 0;
   std::deque<RunStart> runStarts_; ///< of this region, the last ones
   double enteredAt_ = 0, waitedAtEnter_ = 0;
-  uint32_t fruitless_ = 0; ///< recordings in a row
-  uint64_t stable_ = 0; ///< co-executed regions in a row
+  uint32_t fruitless_ = 0; ///< recordings that no co-executed regions have made up for
+  uint64_t rest_ = 2000; ///< calls that are run eagerly when it has become too much
+  uint64_t stable_ = 0, stableBefore_ = 0; ///< co-executed regions in a row, and those before the last divergence
+  uint64_t recording_ = 0; ///< number of the last recording
+  std::vector<RecordedCall> recordedCalls_; ///< of the recording under way
   uint64_t patience_ = 8; ///< so many, and paths that nobody takes are forgotten
   std::vector<graph::NodeId> loopHeads_; ///< where a loop inside a region begins its next turn
   size_t nextLoopCheck_ = 0; ///< length of the recording at which it is searched for repetition

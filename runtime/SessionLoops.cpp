@@ -55,6 +55,7 @@ bool Session::hasColdPaths() const {
   auto segments = program_.segments();
   return std::any_of(segments.begin(), segments.end(), [&](const auto &segment) {
     return segment->segment().events[0].event->kind == graph::EventKind::Call &&
+           program_.family(*segment).size() < 2 && // other sizes do not cut it any more than the ones in use
            segment->lastRegion + patience_ <= stats_.regionsCoexecuted;
   });
 }

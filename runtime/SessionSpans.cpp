@@ -18,10 +18,8 @@ bool promisesDynamic(const CompiledSegment &segment, const Span &span) {
 }
 } // namespace
 
-void Session::spansNext(const graph::Op *op, std::vector<SpanCandidate> &candidates) const {
-  candidates.clear();
-  if (mode_ != Mode::CoExecuting)
-    return;
+void Session::addSpans(const graph::Op *op, const std::vector<NodeId> &next,
+                       std::vector<SpanCandidate> &candidates) const {
   auto add = [&](const std::shared_ptr<CompiledSegment> &segment, uint32_t position) {
     for (const auto &span : segment->spansAt(position))
       if (span->call.event->op == op && !(tracer::anyDynamic() && promisesDynamic(*segment, *span)))
@@ -29,9 +27,25 @@ void Session::spansNext(const graph::Op *op, std::vector<SpanCandidate> &candida
   };
   if (run_ && !run_->recognisedAll)
     return add(run_->compiled, position_ + 1);
-  for (NodeId next : graph_[last_].next)
-    if (const std::shared_ptr<CompiledSegment> &segment = program_.at(next))
+  for (NodeId id : next)
+    if (const std::shared_ptr<CompiledSegment> &segment = program_.at(id))
       add(segment, 0);
+}
+
+void Session::spansNext(const graph::Op *op, std::vector<SpanCandidate> &candidates) const {
+  candidates.clear();
+  if (mode_ == Mode::CoExecuting)
+    addSpans(op, graph_[last_].next, candidates);
+}
+
+void Session::spansNext(const CallView &call, std::vector<SpanCandidate> &candidates) {
+  candidates.clear();
+  if (mode_ != Mode::CoExecuting)
+    return;
+  if (run_ && !run_->recognisedAll)
+    addSpans(call.op, {}, candidates);
+  else
+    addSpans(call.op, program_.successors(graph_, last_, call), candidates);
 }
 
 bool Session::enterSpan(const SpanCandidate &candidate, const CallView &call) {
@@ -108,11 +122,18 @@ void Session::lend(uint32_t slot, Buffer *buffer) {
 bool Session::mayLearnSpan() const {
   std::lock_guard guard(runtime_.lock());
   SpanMark mark = markSpan();
-  return mark.segment && mark.segment->mayLearnSpan(mark.first);
+  bool fork = !mark.inside && mark.segment && graph_[last_].next.size() > 1; // a path that is new may begin here
+  return fork || (mark.segment && mark.segment->mayLearnSpan(mark.first));
 }
 
 void Session::learnSpan(const SpanMark &mark, const std::shared_ptr<const Span> &span, const CompleteSpan &learn) {
   std::lock_guard guard(runtime_.lock());
+  // The recording may have begun with this very call.
+  bool leftHere = runtime_.carrySpans && mode_ == Mode::Recording && mark.divergences + 1 == stats_.regionsDiverged &&
+                  mark.gates == stats_.gates && mark.runs == runsStarted_ &&
+                  (mark.inside ? left_ == mark.segment && left_->nodes()[mark.first - 1] == last_ : !left_);
+  if (mark.recording || leftHere)
+    return recordCall(leftHere ? SpanMark{.recording = recording_} : mark, span, learn);
   auto nothingSince = [&] {
     bool inside = run_ && !run_->recognisedAll;
     return mode_ == Mode::CoExecuting && mark.divergences == stats_.regionsDiverged && mark.gates == stats_.gates &&
@@ -130,6 +151,10 @@ void Session::learnSpan(const SpanMark &mark, const std::shared_ptr<const Span> 
 SpanMark Session::markSpan() const {
   std::lock_guard guard(runtime_.lock()); // another thread may flush the walk
   SpanMark mark;
+  if (mode_ == Mode::Recording) {
+    mark.recording = recording_;
+    mark.first = uint32_t(recorder_.size());
+  }
   if (mode_ != Mode::CoExecuting)
     return mark;
   mark.inside = run_ && !run_->recognisedAll;
@@ -156,7 +181,7 @@ std::optional<SpanRange> Session::spanSince(const SpanMark &mark) const {
                   (mark.inside ? run_ == mark.run : run_ != mark.run && runsStarted_ == mark.runs + 1);
   if (!straight || position_ + 1 <= mark.first)
     return std::nullopt;
-  return SpanRange{run_->compiled, run_.get(), mark.first, position_ + 1 - mark.first};
+  return SpanRange{run_->compiled, run_.get(), mark.first, position_ + 1 - mark.first, run_->binding.epoch};
 }
 
 } // namespace terra::runtime

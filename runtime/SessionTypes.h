@@ -24,11 +24,13 @@ struct SessionOptions {
   bool preciseErrors = false; ///< every op that can fail on data runs as a gate
   bool recordOnly = false;    ///< never co-executes (for measuring)
   bool neverSlower = false;   ///< runs eagerly where that measures faster
+  size_t mostNodes = 60'000;  ///< of the graph, before paths of sizes that have not been seen for long are forgotten
 };
 
 struct SessionStats {
   uint64_t regionsRecorded = 0, regionsCoexecuted = 0, regionsDiverged = 0, regionsFailed = 0, events = 0, gates = 0;
   uint64_t survivors = 0;
+  uint64_t inherited = 0; ///< times that a segment took over what was known of one of other sizes
   uint64_t spans = 0, spanEvents = 0; ///< calls recognised as a whole, and the events that they stand for
   double skeletonSeconds = 0, waitSeconds = 0;
 };

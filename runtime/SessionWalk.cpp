@@ -42,8 +42,8 @@ bool Session::matchNext(const CallView &call) {
 bool Session::enterSegment(const CallView &call) {
   mismatchText_ = std::string(call.op ? call.op->name : "?") + " is new after " +
                   (graph_[last_].event ? std::string(graph_[last_].event->name()) : "the start");
-  for (NodeId next : graph_[last_].next) {
-    const std::shared_ptr<CompiledSegment> &segment = program_.at(next);
+  for (NodeId next : program_.successors(graph_, last_, call)) {
+    const std::shared_ptr<CompiledSegment> segment = program_.at(next);
     if (segment && segment->segment().events[0].event->op == call.op &&
         startRun(segment,
                  [&](tracer::Binding &binding) { return tracer::match(segment->segment(), 0, call, binding); })) {
@@ -70,12 +70,14 @@ bool Session::startRun(const std::shared_ptr<CompiledSegment> &segment, const Ma
   ++runsStarted_;
   run_->compiled = segment;
   segment->lastRegion = stats_.regionsCoexecuted;
+  segment->lastUsed = region_;
   noteRunStart();
   if (segment->gate()) {
     run_->recognisedAll = true;
     ++stats_.gates;
     return true;
   }
+  takeOver(segment);
   run_->executable = segment->executable();
   run_->buffers.resize(segment->segment().slots.size());
   run_->unfused.assign(run_->executable->instructions.size(), 0);
@@ -159,8 +161,10 @@ void Session::finishWalk() {
   if (open())
     runtime_.runner().close(*run_);
   run_->compiled->countWalk();
-  if (run_->deaths && run_->compiled->learn(*run_->deaths))
+  if (run_->deaths && run_->compiled->learn(*run_->deaths)) {
+    run_->compiled->recordedCalls = {};
     compile(run_->compiled);
+  }
 }
 
 void Session::compile(const std::shared_ptr<CompiledSegment> &segment) {

@@ -33,13 +33,22 @@ struct SpanMark {
   uint32_t first = 0;
   bool inside = false; ///< of a segment; otherwise the next event enters one
   uint64_t runs = 0, gates = 0, divergences = 0; ///< counted so far
+  uint64_t recording = 0; ///< number of the recording under way, and `first` counts its events; 0: none
 };
 
-/// Events that were recognised one by one, all in one segment.
+/// Events that were recognised one by one, all in one segment. Or that were recorded: then the segment holds nothing else, slots are
+/// numbers of storages, and there is no run.
 struct SpanRange {
   std::shared_ptr<CompiledSegment> segment;
   Run *run = nullptr;
   uint32_t first = 0, count = 0;
+  uint64_t epoch = 0; ///< of the tags of storages that the events touched
+};
+
+/// A call above autograd as it was recorded. The span's slots are numbers of storages of the trace, and its first event is 0.
+struct RecordedCall {
+  uint32_t first = 0; ///< event of the trace; of the segment, once that is known
+  std::shared_ptr<const Span> span;
 };
 
 /// Completes a span from what was recognised. False when that is none.

@@ -17,6 +17,31 @@ bool sameScalar(ArgKind kind, Scalar a, Scalar b) {
 
 } // namespace
 
+namespace {
+uint64_t mix(uint64_t hash, uint64_t value) { return (hash ^ value) * 0x9e3779b97f4a7c15ull + (hash >> 29); }
+
+uint64_t mixSizes(uint64_t hash, std::span<const int64_t> sizes) {
+  hash = mix(hash, sizes.size());
+  for (int64_t size : sizes)
+    hash = mix(hash, uint64_t(size));
+  return hash;
+}
+} // namespace
+
+uint64_t callKey(const CallView &call) {
+  uint64_t hash = mix(reinterpret_cast<uintptr_t>(call.op), call.numTensors);
+  for (uint32_t i = 0; i < call.numTensors; ++i)
+    hash = mixSizes(hash, {call.tensors[i].sizes, call.tensors[i].rank});
+  return hash;
+}
+
+uint64_t callKey(const graph::Event &event) {
+  uint64_t hash = mix(reinterpret_cast<uintptr_t>(event.op), event.inputs.size());
+  for (const graph::Operand &operand : event.inputs)
+    hash = mixSizes(hash, operand.meta.sizes());
+  return hash;
+}
+
 bool sameArg(const graph::Event &event, const CallView &call, uint32_t index) {
   const graph::Arg &arg = event.args[index];
   const ArgView &view = call.args[index];

@@ -20,6 +20,10 @@ template <typename Integer> bool sameInts(std::span<const Integer> a, std::span<
 /// Argument `index` of `call` is that of `event`, or one that varies.
 bool sameArg(const graph::Event &event, const CallView &call, uint32_t index);
 
+/// Equal for calls that match one event, scalars and offsets aside: by operation and sizes of the operands.
+uint64_t callKey(const CallView &call);
+uint64_t callKey(const graph::Event &event);
+
 /// All but the offset.
 bool sameMeta(const TensorMeta &meta, const TensorView &view);
 

@@ -179,6 +179,7 @@ private:
   void pass(NodeId id) {
     if (result_.first == kNoNode)
       result_.first = id;
+    result_.nodes.push_back(id);
   }
 
   NodeId successor(NodeId at, const Event &event) const { return bestOf(graph_[at].next, event); }
@@ -279,11 +280,11 @@ private:
     if (join == kNoNode)
       return at;
     graph_.addEdge(at, join);
-    pass(join);
     storages_.clear();
     for (NodeId id = join;; id = successor(id, *events_[index])) {
       if (id == kNoNode) // generalising a shared node left this tail behind: it gets nodes of its own
         return branch(at, index);
+      pass(id);
       follow(id, events_[index]);
       at = id;
       if (++index == events_.size())
@@ -323,7 +324,7 @@ MergeResult mergeLoop(TraceGraph &graph, NodeId from, const StoragePairs &known,
   graph.addEdge(first.last, first.first);
   graph.setBoundary(first.first);
   MergeResult last = merge(graph, first.last, {}, others);
-  return {true, before.newNodes + first.newNodes + last.newNodes, first.first, last.last};
+  return {true, before.newNodes + first.newNodes + last.newNodes, first.first, last.last, {}};
 }
 
 } // namespace terra::tracer

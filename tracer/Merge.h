@@ -17,6 +17,7 @@ struct MergeResult {
   bool changed = false;           ///< nodes, edges, boundaries or events differ from before
   size_t newNodes = 0;
   graph::NodeId first = graph::kNoNode, last = graph::kNoNode; ///< the nodes of the first and the last event
+  std::vector<graph::NodeId> nodes; ///< by event; empty where the trace repeats an earlier one
 };
 
 /// Joins `events`, seen after node `from`, to the graph. `known` relates the storages of the segment that was under way

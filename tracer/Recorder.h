@@ -52,6 +52,8 @@ public:
   Trace &events() { return trace_; }
   const Trace &events() const { return trace_; }
   size_t size() const { return trace_.size(); }
+  /// Storages that have been numbered.
+  uint32_t storages() const { return nextStorage_; }
   /// Forgets the trace; a whole one is what is expected next.
   void clear();
 

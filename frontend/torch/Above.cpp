@@ -177,7 +177,7 @@ private:
 bool recognise(Session &session, CallBuilder &builder, Stack *stack) {
   thread_local std::vector<runtime::SpanCandidate> candidates;
   std::lock_guard lock(runtimeInstance().lock());
-  session.spansNext(builder.view().op, candidates);
+  session.spansNext(builder.view(), candidates);
   for (const runtime::SpanCandidate &candidate : candidates) {
     uint32_t written = static_cast<const CallSpan *>(candidate.span->host.get())->written;
     if (written != kNever && !mayRebase(*builder.impl(written)))
@@ -198,7 +198,7 @@ bool autocasts() { return !c10::impl::tls_is_dispatch_key_excluded(c10::Dispatch
 
 void hookAbove(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *stack) {
   Session *session = currentSession();
-  if (!session || !session->coExecuting() || insideReal())
+  if (!session || insideReal() || !(session->coExecuting() || session->recordsCalls()))
     return fallThrough(op, keys, stack);
   OpEntry &entry = opEntry(op);
   if (!plainThread(/*mayAutocast=*/true))
@@ -215,7 +215,7 @@ void hookAbove(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *s
   builder->noteGradients();
   if (recognise(*session, *builder, stack))
     return;
-  if (!session->mayLearnSpan())
+  if (!session->recordsCalls() && !session->mayLearnSpan())
     return fallThrough(op, keys, stack);
   size_t base = stack->size() - entry.numArgs;
   SpanLearner learner(*session, entry, *builder, stack->data() + base);

@@ -84,6 +84,7 @@ BackwardLearner::BackwardLearner(runtime::Session &session, const BackwardReques
     : session_(session), mark_(session.markSpan()), accumulates_(request.accumulates) {
   learning = true;
   host_->signature = walk.signature();
+  host_->identities = walk.identities();
   host_->sources = allSources(request, walk);
   host_->needed = walk.needed(edges);
   scalars_ = scalarsOf(walk.calls());
@@ -107,6 +108,8 @@ void BackwardLearner::finish(c10::ArrayRef<at::Tensor> results) {
 }
 
 bool BackwardLearner::learn(const SpanRange &range, c10::ArrayRef<at::Tensor> results) {
+  if (!range.run) // it was recorded: there are no feeds to look at
+    return false;
   std::vector<bool> required; // a gradient that was absent has to be absent again
   for (const Source &source : host_->sources)
     required.push_back(source.kind == Source::Kind::LeafGrad);

@@ -26,6 +26,7 @@ struct LeafEffect {
 /// Span::host of a backward.
 struct BackwardSpan {
   std::vector<uint64_t> signature;
+  std::vector<uint32_t> identities; ///< BackwardWalk::identities
   std::vector<BackwardSource> sources;
   std::vector<bool> hadGrad; ///< by leaf, where gradients are accumulated
   std::vector<LeafEffect> effects; ///< by leaf, where gradients are accumulated

@@ -43,6 +43,7 @@ BackwardEdges::BackwardEdges(const BackwardRequest &request) {
 
 bool BackwardWalk::walk(const runtime::Session &session, const BackwardRequest &request, const BackwardEdges &edges) {
   signature_.clear();
+  identities_.clear();
   calls_.clear();
   leaves_.clear();
   order_.clear();
@@ -101,6 +102,11 @@ std::vector<bool> BackwardWalk::needed(const BackwardEdges &edges) const {
   return needed;
 }
 
+void BackwardWalk::addIdentity(const void *thing) {
+  identities_.push_back(uint32_t(signature_.size()));
+  signature_.push_back(reinterpret_cast<uint64_t>(thing));
+}
+
 uint32_t BackwardWalk::indexOf(Node *node) {
   auto [it, inserted] = indices_.try_emplace(node, uint32_t(order_.size()));
   if (inserted)
@@ -138,7 +144,7 @@ bool BackwardWalk::place(const runtime::Session &session, const Node &node) {
   if (!start)
     return false;
   signature_.push_back(start->runsAgo);
-  signature_.push_back(reinterpret_cast<uint64_t>(start->segment));
+  addIdentity(start->segment);
   signature_.push_back(start->offset);
   return true;
 }
@@ -159,7 +165,7 @@ bool BackwardWalk::visitCall(const runtime::Session &session, CallNode &call) {
         return false;
   calls_.push_back(&call);
   signature_.push_back(kCall);
-  signature_.push_back(reinterpret_cast<uint64_t>(&call.span()));
+  addIdentity(&call.span());
   return place(session, call);
 }
 

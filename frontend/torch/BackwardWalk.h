@@ -35,6 +35,8 @@ public:
   /// Equal for two requests of the same kind on graphs that were made by the same events in the same way: nodes by where in which
   /// segment they were made, and their edges.
   const std::vector<uint64_t> &signature() const { return signature_; }
+  /// Where in the signature addresses of segments and spans stand.
+  const std::vector<uint32_t> &identities() const { return identities_; }
   /// In the order of the walk.
   const std::vector<CallNode *> &calls() const { return calls_; }
   const std::vector<torch::autograd::AccumulateGrad *> &leaves() const { return leaves_; }
@@ -51,9 +53,11 @@ private:
   bool place(const runtime::Session &session, const torch::autograd::Node &node);
   void addInputs(const BackwardEdges &edges);
   uint32_t indexOf(torch::autograd::Node *node);
+  void addIdentity(const void *thing);
 
   bool accumulates_ = true;
   std::vector<uint64_t> signature_;
+  std::vector<uint32_t> identities_;
   std::vector<CallNode *> calls_;
   std::vector<torch::autograd::AccumulateGrad *> leaves_;
   std::vector<torch::autograd::Node *> order_;

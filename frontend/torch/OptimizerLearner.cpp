@@ -49,6 +49,8 @@ void OptimizerLearner::finish() {
 }
 
 bool OptimizerLearner::learn(const SpanRange &range) {
+  if (!range.run) // it was recorded: there are no feeds to look at
+    return false;
   findNumbers(range);
   if (!numbersCameTrue() || !draft_->complete(range, std::vector<bool>(state_.tensors.size(), true), numberSlots_))
     return false;

@@ -1,4 +1,5 @@
 #include "frontend/torch/Above.h"
+#include "frontend/torch/CarrySpans.h"
 #include "frontend/torch/Frontend.h"
 #include "frontend/torch/Hook.h"
 #include "frontend/torch/Storage.h"
@@ -23,6 +24,7 @@ runtime::Runtime &runtimeInstance() {
   static runtime::Runtime &instance = *[] {
     auto *made = new runtime::Runtime(torchHost());
     made->sequence = [] { return at::sequence_number::peek(); };
+    made->carrySpans = &carrySpans;
     return made;
   }();
   return instance;

@@ -53,7 +53,7 @@ void SpanLearner::addConstant(const at::Tensor &tensor) { constants_.push_back(b
 
 uint32_t SpanLearner::slotOf(const SpanRange &range, const c10::TensorImpl &impl) const {
   Buffer *buffer = impl.has_storage() ? bufferOf(*impl.unsafe_storage().unsafeGetStorageImpl()) : nullptr;
-  return buffer && buffer->epoch == range.run->binding.epoch ? buffer->slot : kNever;
+  return buffer && buffer->epoch == range.epoch ? buffer->slot : kNever;
 }
 
 void SpanLearner::finish(const torch::jit::Stack &stack, size_t base) {
@@ -64,10 +64,11 @@ bool SpanLearner::learn(const SpanRange &range, const torch::jit::Stack &stack, 
   span_->first = range.first;
   span_->count = range.count;
   span_->call.event = event_;
-  if (!bindOperands(range) || !bindFeeds(range) || !bindResults(range, stack, base) || !closed(range))
+  bool recorded = !range.run; // feeds, and what eager keeps, will be taken from a call of other sizes
+  if (!bindOperands(range) || !(recorded || bindFeeds(range)) || !bindResults(range, stack, base) || !closed(range))
     return false;
   span_->host = host_;
-  return !host_->differentiable || deriveKept(*range.segment, *span_, *host_);
+  return recorded || !host_->differentiable || deriveKept(*range.segment, *span_, *host_);
 }
 
 bool SpanLearner::bindOperands(const SpanRange &range) {
@@ -86,12 +87,12 @@ bool SpanLearner::bindOperands(const SpanRange &range) {
     Buffer *buffer = uninitialised_[i].get();
     if (!buffer)
       return false;
-    bool used = buffer->epoch == range.run->binding.epoch;
+    bool used = buffer->epoch == range.epoch;
     host_->lent.emplace_back(used ? buffer->slot : kNever, buffer->bytes());
   }
   for (runtime::BufferRef &constant : constants_)
     if (Buffer *buffer = constant.get();
-        buffer && buffer->epoch == range.run->binding.epoch && !range.segment->segment().slots[buffer->slot].written)
+        buffer && buffer->epoch == range.epoch && !range.segment->segment().slots[buffer->slot].written)
       host_->constants.emplace_back(buffer->slot, std::make_shared<runtime::BufferRef>(std::move(constant)));
   return true;
 }
@@ -161,7 +162,7 @@ bool SpanLearner::bindResult(const SpanRange &range, const tracer::ResultView &v
   graph::Result &result = event_->results.emplace_back();
   graph::SlotRef &ref = span_->call.results.emplace_back();
   auto *buffer = static_cast<Buffer *>(view.tensor.storage);
-  if (buffer && buffer->epoch != range.run->binding.epoch)
+  if (buffer && buffer->epoch != range.epoch)
     return false;
   if (buffer) {
     ref.slot = buffer->slot;

@@ -25,6 +25,11 @@ def explain(fn: Any) -> str:
         f"{stats['kernels_compiled']} kernels compiled in {stats['compile_seconds']:.2f} s"
         + (f" ({stats['kernels_from_disk']} different ones came from the disk)" if stats["kernels_from_disk"] else ""),
     ]
+    if stats["sizes"] > 1:
+        lines.append(
+            f"sizes: the same calls are known for up to {stats['sizes']} different sizes; "
+            f"{stats['segments_inherited']} times one took over what another had learned"
+        )
     if stats["verdicts"]:
         lines.append(_compared(stats))
     if stats["spans"]:

@@ -76,8 +76,9 @@ uint32_t compileRemembered(Made &made) {
 TEST_P(CompilerSizes, compute_the_same_as_code_of_their_own) {
   const Make &make = GetParam().second;
   // Equal dimensions and different ones, one element, primes, more than a tile, more than a chunk.
-  const std::vector<std::pair<int64_t, int64_t>> sizes = {{16, 16}, {16, 24}, {31, 24},  {24, 31},  {1, 7},    {7, 1},
-                                                          {1, 1},   {97, 97}, {3, 1031}, {1031, 3}, {40, 4099}, {5000, 8}};
+  const std::vector<std::pair<int64_t, int64_t>> sizes = {{16, 16},  {16, 24},  {31, 24},   {24, 31},
+                                                          {1, 7},    {7, 1},    {1, 1},     {97, 97},
+                                                          {3, 1031}, {1031, 3}, {40, 4099}, {5000, 8}};
   for (auto [rows, columns] : sizes) {
     SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(columns));
     Made made = make(rows, columns), own = make(rows, columns);

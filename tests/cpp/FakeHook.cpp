@@ -92,7 +92,7 @@ std::vector<Tensor> Hooked::inRegion(const Call &call, const std::function<std::
 
 bool Hooked::recognise(const Call &call, const tracer::CallView &view, std::vector<Tensor> &results) {
   std::vector<runtime::SpanCandidate> candidates;
-  session->spansNext(view.op, candidates);
+  session->spansNext(view, candidates);
   for (const runtime::SpanCandidate &candidate : candidates) {
     if (!session->enterSpan(candidate, view))
       continue;

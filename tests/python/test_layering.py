@@ -27,7 +27,7 @@ LIBRARIES = {
 LINES = {".h": 150, ".cpp": 400, ".td": 400, ".py": 400, ".mlir": 400}
 TEST_LINES = 650  # tests are lists of cases, read one at a time
 # Files that may be longer, each with its reason.
-LONGER: dict[str, str] = {}
+LONGER: dict[str, str] = {"runtime/Session.h": "one class, whose parts are in the Session*.cpp"}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|root|home|opt|mnt|usr(?!/bin/env))/")
