@@ -1,7 +1,8 @@
 """Programs whose sizes change from step to step: lengths of a transformer, images of a CNN with a smaller last batch.
 
 Nothing is warmed up: all variants take the same steps from the first one on, in turns, and the table shows how each
-fares against eager as sizes become known. "CPU": processor time of the whole process beyond eager's steps, compilers included.
+fares against eager as sizes become known. "CPU": processor time of the whole process beyond eager's steps, compilers
+included.
 """
 
 from __future__ import annotations
