@@ -2,8 +2,10 @@
 
 #include "frontend/torch/Backward.h"
 #include "frontend/torch/Hook.h"
+#include "frontend/torch/HookedBackward.h"
 #include "frontend/torch/WholeCalls.h"
 
+#include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/python_cpp_function.h>
 #include <torch/csrc/autograd/python_function.h>
 #include <torch/csrc/autograd/python_variable.h>
@@ -26,11 +28,28 @@ struct Watched {
   std::shared_ptr<frontend::BackwardLearner> learner;
 };
 
-/// `loss.backward()` was not recognised: there is no need to try again when it reaches the engine.
-thread_local bool tried = false;
+/// What became of `loss.backward()` before it has come to the engine: there is no need to try again on the way, or there.
+enum class Tried : uint8_t { No, HasHooks, All };
+thread_local Tried tried = Tried::No;
 
-py::object answer(const frontend::BackwardRequest &request) {
-  frontend::BackwardOutcome outcome = frontend::beginBackward(request);
+/// Null with Python's error set when the backward failed.
+PyObject *runWithHooks(const frontend::HookedJob &job) {
+  HANDLE_TH_ERRORS
+  py::gil_scoped_release release;
+  frontend::runHooked(job);
+  return Py_True;
+  END_HANDLE_TH_ERRORS
+}
+
+py::object answer(const frontend::BackwardRequest &request, bool last) {
+  frontend::BackwardOutcome outcome = frontend::beginBackward(request, last);
+  if (outcome.hooked) {
+    if (!runWithHooks(*outcome.hooked))
+      throw py::error_already_set();
+    return py::bool_(true);
+  }
+  if (!last)
+    tried = outcome.hasHooks ? Tried::HasHooks : outcome.recognised || outcome.learner ? Tried::No : Tried::All;
   if (!outcome.recognised)
     return outcome.learner ? py::cast(Watched{std::move(outcome.learner)}) : py::none();
   if (request.accumulates)
@@ -43,12 +62,11 @@ py::object answer(const frontend::BackwardRequest &request) {
 
 /// True: the backward was recognised. None: run it. Otherwise run it and give what was returned to `backward_ran`.
 py::object backward(const py::object &root, const py::object &gradient, bool retainGraph) {
-  if (!THPVariable_CheckExact(root.ptr()) || !(gradient.is_none() || THPVariable_Check(gradient.ptr())))
+  if (tried != Tried::No || !THPVariable_CheckExact(root.ptr()) ||
+      !(gradient.is_none() || THPVariable_Check(gradient.ptr())))
     return py::none();
   std::array roots = {tensorOf(root)}, gradients = {tensorOf(gradient)};
-  py::object outcome = answer({.roots = roots, .gradients = gradients, .retainGraph = retainGraph});
-  tried = outcome.is_none();
-  return outcome;
+  return answer({.roots = roots, .gradients = gradients, .retainGraph = retainGraph}, /*last=*/false);
 }
 
 /// False when something is no plain tensor.
@@ -65,10 +83,11 @@ bool unpack(const py::tuple &objects, std::vector<at::Tensor> &tensors) {
 py::object engine(const py::tuple &roots, const py::tuple &gradients, bool retainGraph, const py::tuple &inputs,
                   bool mayMiss, bool accumulates) {
   std::vector<at::Tensor> rootTensors, gradientTensors, inputTensors;
-  if (std::exchange(tried, false) || (inputs.empty() && !accumulates) || roots.size() != gradients.size() ||
-      !unpack(roots, rootTensors) || !unpack(gradients, gradientTensors) || !unpack(inputs, inputTensors))
+  if (std::exchange(tried, Tried::No) == Tried::All || (inputs.empty() && !accumulates) ||
+      roots.size() != gradients.size() || !unpack(roots, rootTensors) || !unpack(gradients, gradientTensors) ||
+      !unpack(inputs, inputTensors))
     return py::none();
-  return answer({rootTensors, gradientTensors, inputTensors, retainGraph, accumulates, mayMiss});
+  return answer({rootTensors, gradientTensors, inputTensors, retainGraph, accumulates, mayMiss}, /*last=*/true);
 }
 
 /// `results`: what the engine returned.
@@ -180,6 +199,8 @@ py::object gradFn(const py::object &tensor) {
 } // namespace
 
 void bindAutograd(py::module_ &module) {
+  frontend::setInterpreterLock(
+      {[] { return int(PyGILState_Ensure()); }, [](int state) { PyGILState_Release(PyGILState_STATE(state)); }});
   py::class_<Watched>(module, "WatchedBackward");
   module.def("backward", &backward);
   module.def("engine", &engine);

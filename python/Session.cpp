@@ -54,6 +54,8 @@ py::dict stats(Session &session) {
   result["gates"] = s.gates;
   result["spans"] = s.spans;
   result["span_events"] = s.spanEvents;
+  result["pieces"] = s.pieces;
+  result["pieces_stepped"] = s.piecesStepped;
   result["survivors"] = s.survivors;
   result["segments_inherited"] = s.inherited;
   result["sizes"] = session.specialisations();
@@ -120,6 +122,7 @@ void bindSession(py::module_ &module) {
       .def("stats", &stats)
       .def("segments", &segments)
       .def("divergences", [](const Session &session) { return session.divergences(); })
+      .def("left_backwards", [](const Session &session) { return session.leftBackwards(); })
       .def("graph_text", [](const Session &session) { return graph::toString(session.graph()); })
       .def("graph_dot", [](const Session &session) { return graph::toDot(session.graph()); })
       .def("wait_compiled", &Session::waitCompiled, py::call_guard<py::gil_scoped_release>())

@@ -48,8 +48,9 @@ public:
   void leaveSpan(const Span &span);
   /// Between `enterSpan` and `leaveSpan`: memory of the caller's for an external slot that the call makes for itself.
   void lend(uint32_t slot, Buffer *buffer);
-  /// Where the walk is now. This and the two that follow take the runtime's lock; the others need it held.
+  /// Where the walk is now. This and the three that follow take the runtime's lock; the others need it held.
   SpanMark markSpan() const;
+  bool nothingSince(const SpanMark &mark) const; ///< no event has passed
   /// False where calls have been watched in vain before.
   bool mayLearnSpan() const;
   /// Keeps `span` when `learn` completes it from what was recognised since the mark, or notes that the call was watched in vain.
@@ -80,6 +81,9 @@ public:
   void setMostNodes(size_t nodes) { options_.mostNodes = nodes; }
   SessionStats stats() const { return stats_; }
   const Divergences &divergences() const { return divergences_; }
+  void notePiece(bool recognised) { ++(recognised ? stats_.pieces : stats_.piecesStepped); }
+  void noteLeft(const char *reason) { ++leftBackwards_[reason]; } ///< a backward, to the host's engine
+  const Divergences &leftBackwards() const { return leftBackwards_; }
   const CompileStats &compileStats() const { return *compileStats_; }
   void setCompileBudget(double seconds) { compileStats_->budgetSeconds.store(seconds); }
   void waitCompiled() { runtime_.compileQueue().waitFor(*compileStats_); }
@@ -140,7 +144,7 @@ private:
   tracer::Recorder recorder_;
   Pacing pacing_{runtime_, *this};
   SessionStats stats_;
-  Divergences divergences_;
+  Divergences divergences_, leftBackwards_;
   std::shared_ptr<CompileStats> compileStats_ = std::make_shared<CompileStats>();
 
   std::atomic<Mode> mode_ = Mode::Idle; ///< others may make it leave the graph; written under the runtime's lock

@@ -134,15 +134,10 @@ void Session::learnSpan(const SpanMark &mark, const std::shared_ptr<const Span> 
                   (mark.inside ? left_ == mark.segment && left_->nodes()[mark.first - 1] == last_ : !left_);
   if (mark.recording || leftHere)
     return recordCall(leftHere ? SpanMark{.recording = recording_} : mark, span, learn);
-  auto nothingSince = [&] {
-    bool inside = run_ && !run_->recognisedAll;
-    return mode_ == Mode::CoExecuting && mark.divergences == stats_.regionsDiverged && mark.gates == stats_.gates &&
-           mark.runs == runsStarted_ && mark.inside == inside && (!inside || position_ + 1 == mark.first);
-  };
   std::optional<SpanRange> range = spanSince(mark);
   if (range && learn(*range))
     range->segment->addSpan(span);
-  else if (mark.segment && nothingSince())
+  else if (mark.segment && nothingSince(mark))
     mark.segment->noteEmptySpan(mark.first);
   else if (mark.segment)
     (range ? range->segment : mark.segment)->refuseSpan(mark.first);
@@ -172,6 +167,13 @@ SpanMark Session::markSpan() const {
   mark.gates = stats_.gates;
   mark.divergences = stats_.regionsDiverged;
   return mark;
+}
+
+bool Session::nothingSince(const SpanMark &mark) const {
+  std::lock_guard guard(runtime_.lock());
+  bool inside = run_ && !run_->recognisedAll;
+  return mode_ == Mode::CoExecuting && mark.divergences == stats_.regionsDiverged && mark.gates == stats_.gates &&
+         mark.runs == runsStarted_ && mark.inside == inside && (!inside || position_ + 1 == mark.first);
 }
 
 /// Nothing when the walk left the segment or the graph, or data was looked at.

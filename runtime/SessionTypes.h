@@ -32,6 +32,8 @@ struct SessionStats {
   uint64_t survivors = 0;
   uint64_t inherited = 0; ///< times that a segment took over what was known of one of other sizes
   uint64_t spans = 0, spanEvents = 0; ///< calls recognised as a whole, and the events that they stand for
+  /// Of backwards with hooks: recognised as a whole, and run node by node.
+  uint64_t pieces = 0, piecesStepped = 0;
   double skeletonSeconds = 0, waitSeconds = 0;
 };
 

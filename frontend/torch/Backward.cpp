@@ -2,6 +2,7 @@
 
 #include "frontend/torch/BackwardLearner.h"
 #include "frontend/torch/Frontend.h"
+#include "frontend/torch/HookedBackward.h"
 #include "frontend/torch/Promise.h"
 
 #include <ATen/ATen.h>
@@ -94,23 +95,33 @@ bool eligible(const BackwardRequest &request) {
 
 } // namespace
 
-BackwardOutcome beginBackward(const BackwardRequest &request) {
+BackwardOutcome beginBackward(const BackwardRequest &request, bool last) {
   Session *session = currentSession();
   if (!session || BackwardLearner::atWork() || !session->coExecuting() || insideReal() || !plainThread() ||
       !eligible(request))
     return {};
-  thread_local const auto kept =
-      std::make_unique<BackwardWalk>(); // thread-local variables are cheap while they are small
-  BackwardWalk &walk = *kept;
-  BackwardEdges edges(request);
+  auto job = std::make_shared<HookedJob>(*session, request);
+  BackwardWalk &walk = *job->walk;
   std::vector<at::Tensor> dropped; // outlives the lock
   std::lock_guard lock(runtimeInstance().lock());
-  if (!walk.walk(*session, request, edges))
-    return {};
   BackwardOutcome outcome;
+  auto leave = [&](const char *reason) {
+    session->noteLeft(reason);
+    return outcome;
+  };
+  if (!walk.walk(*session, request, job->edges))
+    return leave(walk.reason());
+  if (walk.hooked()) {
+    outcome.hasHooks = !last;
+    if (const char *reason = last ? whyNotHooked(request) : ""; *reason)
+      return leave(reason);
+    if (last)
+      outcome.hooked = std::move(job);
+    return outcome;
+  }
   outcome.recognised = recognise(*session, request, walk, dropped, outcome.results);
   if (!outcome.recognised && session->mayLearnSpan())
-    outcome.learner = std::make_shared<BackwardLearner>(*session, request, edges, walk);
+    outcome.learner = std::make_shared<BackwardLearner>(*session, request, job->edges, walk);
   return outcome;
 }
 

@@ -19,9 +19,8 @@ namespace {
 
 enum : uint64_t { kLeaf = 1, kCall = 2, kOther = 3 };
 
-bool hasHooks(Node &node) {
-  return !node.pre_hooks().empty() || !node.post_hooks().empty() || !node.tensor_pre_hooks().empty() ||
-         !node.retains_grad_hooks().empty();
+bool hasHooksBefore(Node &node) {
+  return !node.pre_hooks().empty() || !node.tensor_pre_hooks().empty() || !node.retains_grad_hooks().empty();
 }
 
 /// Its backward is Python code, or a library's: it has to run.
@@ -29,7 +28,55 @@ bool isCustom(const std::type_info &type) {
   return std::strstr(type.name(), "PyNode") || std::strstr(type.name(), "CppNode");
 }
 
+/// Frozen since the forward: the engine drops its gradient.
+bool isPlainLeaf(const AccumulateGrad &leaf, bool accumulates) {
+  const at::Tensor &variable = leaf.variable;
+  if (!variable.defined() || !variable.requires_grad() || !isPlain(*variable.unsafeGetTensorImpl()))
+    return false;
+  const at::Tensor &grad = variable.grad();
+  return !accumulates || !grad.defined() || (isPlain(*grad.unsafeGetTensorImpl()) && !grad.requires_grad());
+}
+
+/// What has become of a call that the engine would notice; empty when nothing.
+const char *changeSince(const CallNode &call) {
+  if (call.released() && !call.host().kept.empty())
+    return "of a graph that has been released";
+  for (const SavedStorage &saved : call.saved)
+    if (saved.counter.enabled() && saved.counter.current_version() != saved.version)
+      return "of a value that was modified in place";
+  if (call.materialized())
+    return "of a graph that the program has looked at"; // its real nodes may carry hooks
+  // `parameter.data = …`: eager would use the new data.
+  for (size_t i = 0; i < call.saved.size(); ++i)
+    if (const Kept &kept = call.host().kept[i]; kept.itself)
+      if (auto *leaf = dynamic_cast<AccumulateGrad *>(call.operandEdges()[kept.index].function.get());
+          leaf && !leaf->variable.storage().is_alias_of(call.saved[i].storage))
+        return "of a parameter that got other data";
+  return "";
+}
+
+thread_local std::vector<std::unique_ptr<BackwardWalk>> spareWalks;
+
 } // namespace
+
+bool hasHooksToCall(Node &node) {
+  if (typeid(node) != typeid(AccumulateGrad))
+    return hasHooksBefore(node);
+  auto &leaf = static_cast<AccumulateGrad &>(node);
+  return hasHooksBefore(leaf) || !leaf.post_hooks().empty() ||
+         torch::autograd::impl::post_acc_grad_hooks(leaf.variable);
+}
+
+BackwardWalk::Scope::Scope() {
+  if (spareWalks.empty()) {
+    walk_ = std::make_unique<BackwardWalk>();
+    return;
+  }
+  walk_ = std::move(spareWalks.back());
+  spareWalks.pop_back();
+}
+
+BackwardWalk::Scope::~Scope() { spareWalks.push_back(std::move(walk_)); }
 
 BackwardEdges::BackwardEdges(const BackwardRequest &request) {
   for (const at::Tensor &root : request.roots)
@@ -47,13 +94,16 @@ bool BackwardWalk::walk(const runtime::Session &session, const BackwardRequest &
   calls_.clear();
   leaves_.clear();
   order_.clear();
+  called_.clear();
   indices_.clear();
+  hooked_ = false;
+  reason_ = "";
   accumulates_ = request.accumulates;
   signature_.push_back(uint64_t(edges.roots.size()) << 32 | uint64_t(request.accumulates) << 1 | request.mayMiss);
   for (size_t i = 0; i < edges.roots.size(); ++i) {
     const Edge &root = edges.roots[i];
     if (!root.is_valid())
-      return false;
+      return cannot("of a tensor without history");
     signature_.push_back(uint64_t(indexOf(root.function.get())) << 32 | root.input_nr << 1 |
                          request.gradients[i].defined());
   }
@@ -109,9 +159,31 @@ void BackwardWalk::addIdentity(const void *thing) {
 
 uint32_t BackwardWalk::indexOf(Node *node) {
   auto [it, inserted] = indices_.try_emplace(node, uint32_t(order_.size()));
-  if (inserted)
+  if (inserted) {
     order_.push_back(node);
+    called_.push_back(false);
+  }
   return it->second;
+}
+
+bool BackwardWalk::cannot(const char *reason) {
+  reason_ = reason;
+  return false;
+}
+
+void BackwardWalk::noteHooks(uint32_t node, bool any) {
+  called_[node] = any;
+  hooked_ |= any;
+  signature_.push_back(any);
+}
+
+bool BackwardWalk::isAsFound(uint32_t index) const {
+  Node &node = *order_[index];
+  if (typeid(node) == typeid(AccumulateGrad))
+    return isPlainLeaf(static_cast<AccumulateGrad &>(node), accumulates_) && (called_[index] || !hasHooksToCall(node));
+  if (!node.post_hooks().empty() || (!called_[index] && hasHooksBefore(node)))
+    return false;
+  return typeid(node) != typeid(CallNode) || !*changeSince(static_cast<CallNode &>(node));
 }
 
 bool BackwardWalk::visit(const runtime::Session &session, Node *node) {
@@ -119,8 +191,11 @@ bool BackwardWalk::visit(const runtime::Session &session, Node *node) {
   const std::type_info &type = typeid(*node);
   if (type == typeid(AccumulateGrad))
     return visitLeaf(static_cast<AccumulateGrad &>(*node));
-  if (hasHooks(*node) || isCustom(type))
-    return false;
+  if (!node->post_hooks().empty())
+    return cannot("with a hook behind a node");
+  if (isCustom(type))
+    return cannot("through a custom autograd.Function");
+  noteHooks(indexOf(node), hasHooksBefore(*node));
   if (type == typeid(CallNode)) {
     auto &call = static_cast<CallNode &>(*node);
     if (!visitCall(session, call))
@@ -142,7 +217,7 @@ bool BackwardWalk::visit(const runtime::Session &session, Node *node) {
 bool BackwardWalk::place(const runtime::Session &session, const Node &node) {
   auto start = session.runAt(node.sequence_nr());
   if (!start)
-    return false;
+    return cannot("of history from before the call");
   signature_.push_back(start->runsAgo);
   addIdentity(start->segment);
   signature_.push_back(start->offset);
@@ -150,19 +225,8 @@ bool BackwardWalk::place(const runtime::Session &session, const Node &node) {
 }
 
 bool BackwardWalk::visitCall(const runtime::Session &session, CallNode &call) {
-  if (call.released() && !call.host().kept.empty())
-    return false;
-  for (const SavedStorage &saved : call.saved)
-    if (saved.counter.enabled() && saved.counter.current_version() != saved.version)
-      return false;
-  if (call.materialized())
-    return false; // its real nodes may carry hooks
-  // `parameter.data = …`: eager would use the new data.
-  for (size_t i = 0; i < call.saved.size(); ++i)
-    if (const Kept &kept = call.host().kept[i]; kept.itself)
-      if (auto *leaf = dynamic_cast<AccumulateGrad *>(call.operandEdges()[kept.index].function.get());
-          leaf && !leaf->variable.storage().is_alias_of(call.saved[i].storage))
-        return false;
+  if (const char *change = changeSince(call); *change)
+    return cannot(change);
   calls_.push_back(&call);
   signature_.push_back(kCall);
   addIdentity(&call.span());
@@ -170,17 +234,11 @@ bool BackwardWalk::visitCall(const runtime::Session &session, CallNode &call) {
 }
 
 bool BackwardWalk::visitLeaf(AccumulateGrad &leaf) {
-  const at::Tensor &variable = leaf.variable;
-  // Frozen since the forward: the engine drops its gradient.
-  if (!variable.defined() || !variable.requires_grad() || !leaf.pre_hooks().empty() || !leaf.post_hooks().empty() ||
-      !torch::autograd::impl::hooks(variable).empty() || torch::autograd::impl::post_acc_grad_hooks(variable) ||
-      !isPlain(*variable.unsafeGetTensorImpl()))
-    return false;
-  if (const at::Tensor &grad = variable.grad(); accumulates_ && grad.defined())
-    if (!isPlain(*grad.unsafeGetTensorImpl()) || grad.requires_grad())
-      return false;
+  if (!isPlainLeaf(leaf, accumulates_))
+    return cannot("into a parameter or gradient that is no plain tensor");
   leaves_.push_back(&leaf);
   signature_.push_back(kLeaf);
+  noteHooks(indexOf(&leaf), hasHooksToCall(leaf));
   return true;
 }
 

@@ -7,6 +7,7 @@
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 #include <tsl/robin_map.h>
 
+#include <memory>
 #include <vector>
 
 namespace terra::frontend {
@@ -26,11 +27,19 @@ struct BackwardEdges {
   torch::autograd::edge_list roots, inputs;
 };
 
+/// Hooks that are called before the node runs, or, of a parameter, around it.
+bool hasHooksToCall(torch::autograd::Node &node);
+
 class BackwardWalk {
 public:
-  /// Walks the graph from the roots. False when a backward through it cannot be recognised: hooks, nodes written in Python, history
-  /// from before the region, values modified or released since they were saved.
+  /// Walks the graph from the roots. False when a backward through it cannot be recognised: hooks behind nodes, nodes written in
+  /// Python, history from before the region, values modified or released since they were saved.
   bool walk(const runtime::Session &session, const BackwardRequest &request, const BackwardEdges &edges);
+  /// Why it could not, in words.
+  const char *reason() const { return reason_; }
+  /// Somebody wants to see gradients on their way (tensor hooks, `retain_grad`, hooks after accumulation): nodes for which `called`.
+  bool hooked() const { return hooked_; }
+  bool called(uint32_t node) const { return called_[node]; }
 
   /// Equal for two requests of the same kind on graphs that were made by the same events in the same way: nodes by where in which
   /// segment they were made, and their edges.
@@ -40,28 +49,53 @@ public:
   /// In the order of the walk.
   const std::vector<CallNode *> &calls() const { return calls_; }
   const std::vector<torch::autograd::AccumulateGrad *> &leaves() const { return leaves_; }
+  /// All nodes, in the order of the walk.
+  const std::vector<torch::autograd::Node *> &nodes() const { return order_; }
+
+  /// Since the walk, nobody has changed what it found of this node.
+  bool isAsFound(uint32_t node) const;
 
   /// By node, in the order of the walk: the engine would run it, because it leads to an input. Empty: it would run all.
   std::vector<bool> needed(const BackwardEdges &edges) const;
   /// What the engine does behind itself unless the graph is retained.
   void release(const std::vector<bool> &needed);
 
+  /// Walks are kept for the next one on this thread, one for each level of backwards inside backwards.
+  class Scope;
+
 private:
   bool visit(const runtime::Session &session, torch::autograd::Node *node);
   bool visitCall(const runtime::Session &session, CallNode &call);
   bool visitLeaf(torch::autograd::AccumulateGrad &leaf);
   bool place(const runtime::Session &session, const torch::autograd::Node &node);
+  bool cannot(const char *reason);
+  /// Takes note of hooks that are called before the node runs.
+  void noteHooks(uint32_t node, bool any);
   void addInputs(const BackwardEdges &edges);
   uint32_t indexOf(torch::autograd::Node *node);
   void addIdentity(const void *thing);
 
-  bool accumulates_ = true;
+  bool accumulates_ = true, hooked_ = false;
+  const char *reason_ = "";
   std::vector<uint64_t> signature_;
   std::vector<uint32_t> identities_;
   std::vector<CallNode *> calls_;
   std::vector<torch::autograd::AccumulateGrad *> leaves_;
   std::vector<torch::autograd::Node *> order_;
+  std::vector<bool> called_; ///< by node
   tsl::robin_map<torch::autograd::Node *, uint32_t> indices_;
+};
+
+class BackwardWalk::Scope {
+public:
+  Scope();
+  ~Scope();
+  Scope(const Scope &) = delete;
+  BackwardWalk &operator*() const { return *walk_; }
+  BackwardWalk *operator->() const { return walk_.get(); }
+
+private:
+  std::unique_ptr<BackwardWalk> walk_;
 };
 
 } // namespace terra::frontend

@@ -63,6 +63,8 @@ public:
 
   const runtime::Span &span() const { return *span_; }
   const runtime::CompiledSegment &segment() const { return *segment_; }
+  const std::shared_ptr<const runtime::Span> &sharedSpan() const { return span_; }
+  const std::shared_ptr<runtime::CompiledSegment> &sharedSegment() const { return segment_; }
   const CallSpan &host() const { return *static_cast<const CallSpan *>(span_->host.get()); }
 
   /// Parallel to `host().kept`; filled by whoever makes the node.

@@ -85,6 +85,24 @@ SpanDraft::SpanDraft(OperandList &operands) : ok_(operands.ok()), event_(tracer:
 
 bool SpanDraft::complete(const SpanRange &range, const std::vector<bool> &required,
                          const std::vector<uint32_t> &given) {
+  return keep(range, required, nullptr) && closed(range, given);
+}
+
+bool SpanDraft::completePiece(const SpanRange &range, const std::vector<bool> &required) {
+  const graph::Segment &segment = range.segment->segment();
+  std::vector<bool> touched(segment.slots.size(), false);
+  for (uint32_t i = range.first; i < range.first + range.count; ++i) {
+    for (const graph::SlotRef &input : segment.events[i].inputs)
+      if (input.slot != kNever)
+        touched[input.slot] = true;
+    for (const graph::SlotRef &result : segment.events[i].results)
+      if (result.slot != kNever)
+        touched[result.slot] = true;
+  }
+  return keep(range, required, &touched) && closed(range, {});
+}
+
+bool SpanDraft::keep(const SpanRange &range, const std::vector<bool> &required, const std::vector<bool> *touched) {
   if (!ok_)
     return false;
   span->first = range.first;
@@ -92,7 +110,7 @@ bool SpanDraft::complete(const SpanRange &range, const std::vector<bool> &requir
   std::vector<graph::Operand> inputs;
   for (uint32_t i = 0; i < buffers_.size(); ++i) {
     Buffer *buffer = buffers_[i].get();
-    bool bound = buffer && buffer->epoch == range.run->binding.epoch;
+    bool bound = buffer && buffer->epoch == range.run->binding.epoch && (!touched || (*touched)[buffer->slot]);
     if (!bound && (buffer || !required[i]))
       continue;
     kept_.push_back(i);
@@ -103,7 +121,7 @@ bool SpanDraft::complete(const SpanRange &range, const std::vector<bool> &requir
   event_->args[0].count = uint32_t(event_->inputs.size());
   span->call.event = event_;
   span->call.scalarFeeds.assign(1, kNever);
-  return closed(range, given);
+  return true;
 }
 
 bool SpanDraft::closed(const SpanRange &range, const std::vector<uint32_t> &given) const {

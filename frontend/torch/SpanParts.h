@@ -45,11 +45,14 @@ public:
   /// `given`: slots that whoever recognises the span fills.
   bool complete(const runtime::SpanRange &range, const std::vector<bool> &required,
                 const std::vector<uint32_t> &given = {});
+  /// The same for one of several spans with the same operands: those that only others touch are dropped too.
+  bool completePiece(const runtime::SpanRange &range, const std::vector<bool> &required);
   const std::vector<uint32_t> &kept() const { return kept_; }
 
   std::shared_ptr<runtime::Span> span = std::make_shared<runtime::Span>();
 
 private:
+  bool keep(const runtime::SpanRange &range, const std::vector<bool> &required, const std::vector<bool> *touched);
   bool closed(const runtime::SpanRange &range, const std::vector<uint32_t> &given) const;
 
   bool ok_;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -114,11 +115,28 @@ def _module_backward(original: Callable[..., Any]) -> Callable[..., Any]:
     return backward
 
 
+def _register_hook(original: Callable[..., Any]) -> Callable[..., Any]:
+    node = torch._C.TensorBase.grad_fn.__get__
+
+    @functools.wraps(original)
+    def register_hook(self: Any, hook: Any) -> Any:
+        # What PyTorch does for the first hook of a result, but without a look at `grad_fn`: that would turn the whole
+        # history into eager's, and the hook belongs to the node that is there.
+        plain = type(self) is torch.Tensor and not torch.compiler.is_compiling() and not _watched_by_modes()
+        if plain and self.requires_grad and not self.is_leaf and self._backward_hooks is None:
+            self._backward_hooks = collections.OrderedDict()
+            node(self)._register_hook_dict(self)
+        return original(self, hook)
+
+    return register_hook
+
+
 def install() -> None:
     engine = _engine(torch.autograd.graph._engine_run_backward)
     torch.autograd.graph._engine_run_backward = engine
     torch.autograd._engine_run_backward = engine  # imported by name
     replace(torch.autograd, "backward", torch.autograd.backward, _module_backward(torch.autograd.backward))
     torch.Tensor.backward = _tensor_backward(torch.Tensor.backward)  # type: ignore[method-assign]
+    torch.Tensor.register_hook = _register_hook(torch.Tensor.register_hook)  # type: ignore[method-assign]
     base = torch._C.TensorBase.grad_fn
     torch.Tensor.grad_fn = property(_C.grad_fn, base.__set__, base.__delete__, base.__doc__)  # type: ignore[assignment]

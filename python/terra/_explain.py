@@ -43,6 +43,10 @@ def explain(fn: Any) -> str:
     if divergences:
         lines.append("left the graph:")
         lines += [f"  {count} x {reason}" for reason, count in divergences]
+    left = sorted(session.left_backwards().items(), key=lambda item: -item[1])
+    if left:
+        lines.append("backwards that were left to PyTorch's engine:")
+        lines += [f"  {count} x {reason}" for reason, count in left]
     for number, segment in enumerate(segments):
         lines += _describe(number, segment)
     return "\n".join(lines)

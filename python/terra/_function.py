@@ -89,6 +89,7 @@ class TerraFunction:
         made; graph_call_seconds, eager_call_seconds: what a call cost either way in the last one; events, gates:
         recognised or recorded op calls; skeleton_seconds: Python's own time inside regions; wait_seconds: time in which
         Python waited for the graph; graph_seconds: time in which the GraphRunner worked (of the whole process);
+        pieces, pieces_stepped: parts of backwards with hooks that were recognised as a whole, or run node by node;
         compile_seconds: processor time of background compilation; kernels_compiled: compiled kernels that its segments
         use; kernels_from_disk: different kernels that the cache on disk had; kernels_left: those not compiled because
         the budget was spent.
