@@ -25,19 +25,25 @@ thread_local graph::Whole whole = 0;
 
 class Mixer {
 public:
-  void add(uint64_t value) { hash_ = (hash_ ^ value) * 0x9e3779b97f4a7c15ull + (hash_ >> 29); }
+  void add(uint64_t value) {
+    mix(key_.structure, value);
+    mix(key_.sizes, value);
+  }
+  void addSize(const c10::SymInt &size) { mix(key_.sizes, uint64_t(size.maybe_as_int().value_or(-1))); }
   void add(const at::Tensor &tensor) {
     add(tensor.defined() ? 1 + uint64_t(tensor.scalar_type()) : 0);
     if (!tensor.defined() || tensor.is_nested())
       return;
     add(tensor.dim());
     for (const c10::SymInt &size : tensor.sym_sizes())
-      add(uint64_t(size.maybe_as_int().value_or(-1)));
+      addSize(size);
   }
-  uint64_t value() const { return hash_; }
+  const runtime::Wholes::Key &key() const { return key_; }
 
 private:
-  uint64_t hash_ = 0x2545f4914f6cdd1dull;
+  static void mix(uint64_t &hash, uint64_t value) { hash = (hash ^ value) * 0x9e3779b97f4a7c15ull + (hash >> 29); }
+
+  runtime::Wholes::Key key_{0x2545f4914f6cdd1dull, 0x9e6c63d0876a9a47ull};
 };
 
 /// The graph behind some roots, as eager has it.
@@ -48,10 +54,10 @@ public:
     mixer_.add(node ? (uint64_t(indexOf(node)) + 1) << 16 | input : 0);
   }
 
-  uint64_t finish() {
+  const runtime::Wholes::Key &finish() {
     for (size_t next = 0; next < order_.size(); ++next)
       visit(*order_[next]);
-    return mixer_.value();
+    return mixer_.key();
   }
 
   Mixer &mixer() { return mixer_; }
@@ -97,7 +103,7 @@ private:
       return;
     mixer_.add(uint64_t(c10::typeMetaToScalarType(metadata.dtype())));
     for (const c10::SymInt &size : metadata.shape_as_dim_vector())
-      mixer_.add(uint64_t(size.maybe_as_int().value_or(-1)));
+      mixer_.addSize(size);
   }
 
   Mixer mixer_;
@@ -127,7 +133,7 @@ graph::Whole wholeOfBackward(const BackwardRequest &request) {
     shape.add(root);
   for (const Edge &input : edges.inputs)
     shape.add(input);
-  uint64_t key = shape.finish();
+  runtime::Wholes::Key key = shape.finish();
   std::lock_guard lock(runtimeInstance().lock());
   return session->wholes().backwards.numberOf(key);
 }
@@ -145,7 +151,7 @@ graph::Whole wholeOfStep(const OptimizerState &state) {
   for (const at::Tensor &tensor : state.tensors)
     mixer.add(tensor);
   std::lock_guard lock(runtimeInstance().lock());
-  return session->wholes().steps.numberOf(mixer.value());
+  return session->wholes().steps.numberOf(mixer.key());
 }
 
 } // namespace terra::frontend

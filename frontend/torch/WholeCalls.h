@@ -16,7 +16,7 @@ graph::Whole currentWhole();
 graph::Whole enterWhole(const std::function<graph::Whole()> &kind);
 void leaveWhole(graph::Whole before);
 
-/// The kind of a backward that PyTorch's engine is about to run: by the shape of the graph (types of nodes, sizes, edges), which leaves
+/// The kind of a backward that PyTorch's engine is about to run: by the shape of the graph (types of nodes, edges, sizes), which leaves
 /// have gradients already, and what is asked for. CallNodes have to be materialized. 0 outside of regions.
 graph::Whole wholeOfBackward(const BackwardRequest &request);
 
