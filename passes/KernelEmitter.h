@@ -113,9 +113,9 @@ private:
   mlir::func::FuncOp body_;
   mlir::Block *entry_ = nullptr;
   llvm::SmallVector<mlir::Value> args_; ///< parallel to the pointers
-  int64_t keptExtent_ = 0;
   mlir::Value begin_, end_;
   llvm::SmallVector<mlir::Value> ivs_; ///< for each domain dimension that a loop stands for
+  int64_t keptExtent_ = 0;
   std::vector<llvm::DenseMap<unsigned, mlir::Value>> scopes_; ///< values known, innermost scope last
   llvm::DenseMap<unsigned, mlir::Value> buffers_; ///< Rows: kept between stages; Columns, Map: tiles
   llvm::DenseSet<unsigned> filled_; ///< nodes whose buffer holds them

@@ -133,7 +133,7 @@ void Session::learnSpan(const SpanMark &mark, const std::shared_ptr<const Span> 
                   mark.gates == stats_.gates && mark.runs == runsStarted_ &&
                   (mark.inside ? left_ == mark.segment && left_->nodes()[mark.first - 1] == last_ : !left_);
   if (mark.recording || leftHere)
-    return recordCall(leftHere ? SpanMark{.recording = recording_} : mark, span, learn);
+    return recordCall(leftHere ? SpanMark{{}, {}, 0, false, 0, 0, 0, recording_} : mark, span, learn);
   std::optional<SpanRange> range = spanSince(mark);
   if (range && learn(*range))
     range->segment->addSpan(span);

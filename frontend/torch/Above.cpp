@@ -254,6 +254,11 @@ void noteConstant(const c10::IValue &result) {
     learner->addConstant(result.toTensor());
 }
 
+void noteWriteAtOnce() {
+  if (SpanLearner *learner = SpanLearner::current())
+    learner->addWriteAtOnce();
+}
+
 TORCH_LIBRARY_IMPL(_, DeferredInit, library) {
   library.fallback(torch::CppFunction::makeFromBoxedFunction<&hookAbove>());
 }

@@ -18,6 +18,9 @@ void noteUninitialised(const c10::IValue &result);
 /// A number made from nothing inside a call that is being learned.
 void noteConstant(const c10::IValue &result);
 
+/// Something was written without an event, inside a call that is being learned: its span would leave that out.
+void noteWriteAtOnce();
+
 /// Nothing on this thread but plain eager PyTorch: no autocast (of the CPU, unless it may), functorch, Python mode, inference mode,
 /// tracing, anomaly mode or saved-tensor hooks.
 bool plainThread(bool mayAutocast = false);

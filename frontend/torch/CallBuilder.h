@@ -9,6 +9,7 @@
 #include <ATen/core/stack.h>
 #include <c10/util/SmallVector.h>
 
+#include <algorithm>
 #include <vector>
 
 namespace terra::frontend {
@@ -32,6 +33,7 @@ public:
   /// Keeps the operands' tensor objects alive, so that a result can be told to be one of them.
   c10::SmallVector<c10::intrusive_ptr<c10::TensorImpl>, 8> holdOperands() const;
   bool written(uint32_t index) const { return written_[index]; }
+  bool writes() const { return std::find(written_.begin(), written_.end(), 1) != written_.end(); }
   /// Fills `TensorView::requiresGrad` of all operands (above autograd, where it decides what a call does).
   void noteGradients();
 

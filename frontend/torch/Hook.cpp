@@ -124,6 +124,8 @@ void inRegion(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *st
   BuilderScope builder;
   CallBuilder::Kind kind = builder->build(entry, *stack, currentContext());
   if (kind == CallBuilder::Kind::Immediate || entry.route == Route::Immediate) {
+    if (builder->writes())
+      noteWriteAtOnce();
     announceReads(entry, *stack);
     settleCall(entry, *stack);
     runForReal(op, keys, stack);

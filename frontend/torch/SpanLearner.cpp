@@ -65,7 +65,8 @@ bool SpanLearner::learn(const SpanRange &range, const torch::jit::Stack &stack, 
   span_->count = range.count;
   span_->call.event = event_;
   bool recorded = !range.run; // feeds, and what eager keeps, will be taken from a call of other sizes
-  if (!bindOperands(range) || !(recorded || bindFeeds(range)) || !bindResults(range, stack, base) || !closed(range))
+  if (wroteAtOnce_ || !bindOperands(range) || !(recorded || bindFeeds(range)) || !bindResults(range, stack, base) ||
+      !closed(range))
     return false;
   span_->host = host_;
   return recorded || !host_->differentiable || deriveKept(*range.segment, *span_, *host_);

@@ -22,6 +22,7 @@ public:
   static SpanLearner *current();
   void addUninitialised(const at::Tensor &tensor);
   void addConstant(const at::Tensor &tensor);
+  void addWriteAtOnce() { wroteAtOnce_ = true; }
 
 private:
   bool learn(const runtime::SpanRange &range, const torch::jit::Stack &stack, size_t base);
@@ -45,6 +46,7 @@ private:
   c10::SmallVector<uint32_t, 8> versions_;
   c10::SmallVector<NodePtr, 8> nodes_; ///< of operands that are written, before the call
   std::vector<runtime::BufferRef> uninitialised_, constants_;
+  bool wroteAtOnce_ = false;
   SpanLearner *outer_;
 };
 

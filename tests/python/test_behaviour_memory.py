@@ -215,6 +215,13 @@ def nan_and_infinity(x, i):
 
 
 @body
+def numbers_filled_inside_a_call(x, i):
+    """`1 - cos` in C++ fills an uninitialised number at once, without an event: replayed, it was whatever lay there."""
+    target = torch.stack([x.sum(), x.sum()]).sign()[1:].view(()).abs()
+    return F.cosine_embedding_loss(x[0] * 1, x[1] * 1, target, reduction="none")
+
+
+@body
 def tensors_of_tensors(x, i):
     return torch.tensor([x.sum(), x.mean()]), torch.as_tensor([x[0, 0], 2.0]), torch.tensor([[x.max()]])
 
