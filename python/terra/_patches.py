@@ -44,6 +44,7 @@ _READERS = (
 )
 # The same, and they read what they compute from them.
 _REAL = ("sparse_coo_tensor",)
+_WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 # Settings of the whole process that decide what queued work computes.
 _SETTINGS = (
     "_set_default_dtype",
@@ -135,6 +136,23 @@ def _forget_originals() -> None:
                 clear()
 
 
+def _with_plain_lengths(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`ctc_loss` reads the lengths through contiguous copies, which it makes itself: here they are made before it."""
+
+    def plain(value: Any) -> Any:
+        whole = isinstance(value, torch.Tensor) and value.dtype in _WHOLE_NUMBERS
+        return value.to("cpu", torch.long).contiguous() if whole else value
+
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not torch.compiler.is_compiling():
+            args = (*args[:2], *map(plain, args[2:4]), *args[4:])
+            kwargs = {key: plain(value) if key.endswith("_lengths") else value for key, value in kwargs.items()}
+        return original(*args, **kwargs)
+
+    return call
+
+
 def _patch_readers() -> None:
     for name in _REAL:
         original = getattr(torch, name)
@@ -142,7 +160,8 @@ def _patch_readers() -> None:
     for module, names in _READERS:
         for name in names:
             if callable(original := getattr(module, name, None)):
-                replace(module, name, original, _reading_arguments(original, exposes="dlpack" in name))
+                reading = _reading_arguments(original, exposes="dlpack" in name)
+                replace(module, name, original, _with_plain_lengths(reading) if name == "ctc_loss" else reading)
 
 
 def _drawing(original: Callable[..., Any]) -> Callable[..., Any]:

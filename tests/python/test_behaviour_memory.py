@@ -233,6 +233,8 @@ def composites_that_read_memory(x, i):
     padded, lengths = nn.utils.rnn.pad_packed_sequence(packed)
     targets, whole = torch.tensor([[1, 2], [1, 3]]), torch.tensor([6, 6])
     loss = F.ctc_loss(x.view(6, 2, 4).log_softmax(2), targets, whole, torch.tensor([2, 2]) + 0)
+    apart = torch.stack([whole, whole], 1).int().view(-1)[::2]  # neither contiguous nor of the type that is read
+    loss = loss + F.ctc_loss(x.view(6, 2, 4).log_softmax(2), targets, apart, torch.tensor([2, 2]))
     return x.tensor_split(torch.tensor([1, 3]) + 0), padded, lengths, loss
 
 
