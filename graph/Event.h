@@ -83,14 +83,14 @@ struct Event {
   const Op *op = nullptr;
   std::vector<Arg> args;
   std::vector<Operand> inputs;
-  std::vector<Result> results;     ///< lists flattened; see `resultCounts`
+  std::vector<Result> results; ///< lists flattened; see `resultCounts`
   std::vector<int32_t> resultCounts; ///< one number for each return: -1 for a tensor, n for a list of n
   Context context = 0;
-  Whole whole = 0;                 ///< the event is part of such a call
-  bool gate = false;               ///< runs on the Python thread, its results are real
-  uint32_t trace = 0;              ///< which trace the storage ids belong to
-  std::string location;            ///< "file.py:12 in forward", outermost last; may be empty
-  std::shared_ptr<void> host;      ///< the frontend's prepared call
+  Whole whole = 0; ///< the event is part of such a call
+  bool gate = false; ///< runs on the Python thread, its results are real
+  uint32_t trace = 0; ///< which trace the storage ids belong to
+  std::string location; ///< "file.py:12 in forward", outermost last; may be empty
+  std::shared_ptr<void> host; ///< the frontend's prepared call
   /// Compares opaque argument `arg` of two events; set by the frontend where there is one.
   bool (*hostEqual)(const Event &a, const Event &b, uint32_t arg) = nullptr;
 

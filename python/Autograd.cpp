@@ -113,9 +113,8 @@ graph::Whole beginWhole(const py::object &roots, const py::object &inputs, bool 
     return 0;
   std::vector<at::Tensor> rootTensors = tensorsIn(roots), inputTensors = tensorsIn(inputs);
   frontend::showHistory(rootTensors);
-  return frontend::enterWhole([&] {
-    return frontend::wholeOfBackward({rootTensors, {}, inputTensors, false, accumulates});
-  });
+  return frontend::enterWhole(
+      [&] { return frontend::wholeOfBackward({rootTensors, {}, inputTensors, false, accumulates}); });
 }
 
 /// The engine is about to run. Returns what `endEngine` takes.

@@ -16,7 +16,7 @@ class Wholes {
 public:
   struct Key {
     uint64_t structure = 0; ///< everything but sizes
-    uint64_t sizes = 0;     ///< and with them
+    uint64_t sizes = 0; ///< and with them
   };
 
   /// 0 for all structures after the first few.

@@ -123,8 +123,8 @@ Cover cover(const Event &node, const Event &event) {
   if (result.possible)
     return result;
   if (node.kind != event.kind || node.op != event.op || node.gate != event.gate || node.context != event.context ||
-      node.whole != event.whole ||
-      node.args.size() != event.args.size() || node.inputs.size() != event.inputs.size() || !coverResults(node, event))
+      node.whole != event.whole || node.args.size() != event.args.size() || node.inputs.size() != event.inputs.size() ||
+      !coverResults(node, event))
     return result;
   for (uint32_t i = 0; i < node.args.size(); ++i) {
     const Arg &a = node.args[i], &b = event.args[i];

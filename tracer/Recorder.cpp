@@ -162,8 +162,8 @@ std::shared_ptr<const Event> Recorder::expected(const CallView &call) {
   constexpr size_t kAhead = 16;
   for (size_t i = due_; i < expected_.size() && i < due_ + kAhead; ++i) {
     const Event &event = *expected_[i];
-    if (event.op != call.op || event.context != call.context || event.whole != call.whole || event.args.size() != call.numArgs ||
-        event.inputs.size() != call.numTensors || !sameOperands(event, call))
+    if (event.op != call.op || event.context != call.context || event.whole != call.whole ||
+        event.args.size() != call.numArgs || event.inputs.size() != call.numTensors || !sameOperands(event, call))
       continue;
     uint32_t same = 0;
     while (same < call.numArgs && sameArg(event, call, same))
