@@ -127,6 +127,8 @@ bool BackwardPieceLearner::noteVersions(const std::vector<at::Tensor> &given, ui
 }
 
 bool BackwardPieceLearner::learn(const SpanRange &range, const std::vector<at::Tensor> &results) {
+  if (!range.run) // recorded: the program left the graph in this piece
+    return false;
   auto executed = [&](uint32_t node) {
     return std::find(piece_->nodes.begin(), piece_->nodes.end(), node) != piece_->nodes.end();
   };

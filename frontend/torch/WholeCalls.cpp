@@ -54,6 +54,9 @@ public:
     mixer_.add(node ? (uint64_t(indexOf(node)) + 1) << 16 | input : 0);
   }
 
+  /// Some of it calls hooks, and is recognised in pieces (HookedBackward.h).
+  bool hasHooks() const { return hooks_; }
+
   const runtime::Wholes::Key &finish() {
     for (size_t next = 0; next < order_.size(); ++next)
       visit(*order_[next]);
@@ -64,11 +67,12 @@ public:
 
 private:
   /// A materialized CallNode only passes gradients on.
-  static std::pair<Node *, uint32_t> eager(const Edge &edge) {
+  std::pair<Node *, uint32_t> eager(const Edge &edge) {
     Node *node = edge.function.get();
     uint32_t input = edge.input_nr;
     for (auto *call = dynamic_cast<CallNode *>(node); call && call->materialized() && input < call->num_outputs();
          call = dynamic_cast<CallNode *>(node)) {
+      noteHooks(*call);
       const Edge &next = call->next_edge(input);
       node = next.function.get();
       input = next.input_nr;
@@ -83,9 +87,18 @@ private:
     return it->second;
   }
 
+  void noteHooks(Node &node) {
+    hooks_ |= !node.pre_hooks().empty() || !node.post_hooks().empty() || !node.tensor_pre_hooks().empty() ||
+              !node.retains_grad_hooks().empty() || node.tensor_post_acc_grad_hooks();
+  }
+
   void visit(Node &node) {
+    noteHooks(node);
     mixer_.add(reinterpret_cast<uint64_t>(&typeid(node)));
     if (auto *leaf = dynamic_cast<AccumulateGrad *>(&node)) {
+      if (leaf->variable.defined())
+        hooks_ |= !torch::autograd::impl::hooks(leaf->variable).empty() ||
+                  torch::autograd::impl::post_acc_grad_hooks(leaf->variable);
       mixer_.add(leaf->variable);
       mixer_.add(leaf->variable.defined() ? leaf->variable.grad() : at::Tensor());
       return;
@@ -106,6 +119,7 @@ private:
       mixer_.addSize(size);
   }
 
+  bool hooks_ = false;
   Mixer mixer_;
   std::vector<Node *> order_;
   tsl::robin_map<Node *, uint32_t> indices_;
@@ -134,6 +148,8 @@ graph::Whole wholeOfBackward(const BackwardRequest &request) {
   for (const Edge &input : edges.inputs)
     shape.add(input);
   runtime::Wholes::Key key = shape.finish();
+  if (shape.hasHooks())
+    return 0;
   std::lock_guard lock(runtimeInstance().lock());
   return session->wholes().backwards.numberOf(key);
 }

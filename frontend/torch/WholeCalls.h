@@ -17,7 +17,8 @@ graph::Whole enterWhole(const std::function<graph::Whole()> &kind);
 void leaveWhole(graph::Whole before);
 
 /// The kind of a backward that PyTorch's engine is about to run: by the shape of the graph (types of nodes, edges, sizes), which leaves
-/// have gradients already, and what is asked for. CallNodes have to be materialized. 0 outside of regions.
+/// have gradients already, and what is asked for. CallNodes have to be materialized. 0 outside of regions, and where hooks
+/// are called.
 graph::Whole wholeOfBackward(const BackwardRequest &request);
 
 /// The kind of an optimizer's step: by which options it has, and by the sizes of what it works on. 0 outside of regions.
