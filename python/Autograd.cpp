@@ -109,8 +109,9 @@ std::vector<at::Tensor> tensorsIn(const py::object &objects) {
 
 /// A backward from `roots`, for some `inputs` or for all leaves, is going to run operation by operation. Returns what `endWhole` takes.
 graph::Whole beginWhole(const py::object &roots, const py::object &inputs, bool accumulates) {
-  if (!frontend::currentSession())
-    return 0;
+  if (!frontend::currentSession() ||
+      tried == Tried::HasHooks) // hooked: the engine's patch will try again, on CallNodes
+    return frontend::currentWhole();
   std::vector<at::Tensor> rootTensors = tensorsIn(roots), inputTensors = tensorsIn(inputs);
   frontend::showHistory(rootTensors);
   return frontend::enterWhole(

@@ -117,14 +117,14 @@ void noteDynamic(const Event &node, const Event &event) {
     markDynamic(*node.op);
 }
 
-Cover cover(const Event &node, const Event &event) {
+/// Whatever calls they are part of.
+Cover coverAnywhere(const Event &node, const Event &event) {
   Cover result;
   result.possible = &node == &event;
   if (result.possible)
     return result;
   if (node.kind != event.kind || node.op != event.op || node.gate != event.gate || node.context != event.context ||
-      node.whole != event.whole || node.args.size() != event.args.size() || node.inputs.size() != event.inputs.size() ||
-      !coverResults(node, event))
+      node.args.size() != event.args.size() || node.inputs.size() != event.inputs.size() || !coverResults(node, event))
     return result;
   for (uint32_t i = 0; i < node.args.size(); ++i) {
     const Arg &a = node.args[i], &b = event.args[i];
@@ -149,6 +149,17 @@ Cover cover(const Event &node, const Event &event) {
   own.clear();
   result.possible = relateAll(node, event, own);
   return result;
+}
+
+Cover cover(const Event &node, const Event &event) {
+  return node.whole == event.whole ? coverAnywhere(node, event) : Cover();
+}
+
+bool hasWhatMayVary(const Event &event) {
+  for (uint32_t i = 0; i < event.args.size(); ++i)
+    if (!event.args[i].varies && mayVary(event, i))
+      return true;
+  return false;
 }
 
 class Merger {
@@ -248,6 +259,32 @@ private:
       event = std::move(general);
   }
 
+  /// A call of a new kind does what calls of other kinds did: what has differed there, or differs from there, varies.
+  void varyLikeOthers(std::shared_ptr<const Event> &event) const {
+    constexpr NodeId kMostLookedAt = 20'000; // the newest ones
+    if (event->whole == 0 || !hasWhatMayVary(*event))
+      return;
+    const Event *found = nullptr;
+    Cover best;
+    NodeId last = NodeId(graph_.size()), first = last > kMostLookedAt ? last - kMostLookedAt : 0;
+    for (NodeId id = last; id-- > first && !best.exact();) {
+      const Event *node = graph_[id].event.get();
+      if (!node || node->op != event->op || node->whole == event->whole || node->trace == events_.number)
+        continue;
+      Cover c = coverAnywhere(*node, *event);
+      if (c.exact() || (c.possible && !found))
+        found = node, best = std::move(c);
+    }
+    if (!found)
+      return;
+    auto general = std::make_shared<Event>(*event);
+    for (uint32_t i = 0; i < found->args.size(); ++i)
+      general->args[i].varies |= found->args[i].varies;
+    for (uint32_t i : best.varyingArgs)
+      general->args[i].varies = true;
+    event = std::move(general);
+  }
+
   /// Nodes of one trace can be told by its number.
   NodeId addNode(std::shared_ptr<const Event> &event) {
     if (event->trace != events_.number) {
@@ -271,6 +308,7 @@ private:
         join = previous;
       }
     for (; index < tail; ++index) {
+      varyLikeOthers(events_[index]);
       NodeId id = addNode(events_[index]);
       graph_.addEdge(at, id);
       pass(id);

@@ -151,6 +151,24 @@ TEST_F(Merge, paths_that_part_before_a_whole_call_meet_behind_it) {
   }
 }
 
+TEST_F(Merge, scalars_of_a_new_kind_of_call_vary_as_in_other_kinds) {
+  graph::Whole kind = 1;
+  double alpha = 1;
+  auto program = [&] {
+    Tensor a = tensor();
+    r_.whole = kind;
+    add(a, a, alpha++);
+    mul(a, a);
+    r_.whole = 0;
+  };
+  region(program);
+  kind = 2;
+  EXPECT_EQ(region(program).newNodes, 2u) << toString(graph_);
+  EXPECT_FALSE(region(program).changed) << "the second call of the kind finds a feed";
+  kind = 1;
+  EXPECT_TRUE(region(program).changed) << "what is known of the first kind stays as it was";
+}
+
 TEST_F(Merge, more_of_the_same_events_join_the_known_ones) {
   int turns = 2;
   auto program = [&] {
