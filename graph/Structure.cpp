@@ -1,29 +1,18 @@
 #include "graph/Structure.h"
 
+#include "graph/Hash.h"
+
 #include <algorithm>
 
 namespace terra::graph {
 
 namespace {
 
-uint64_t mix(uint64_t hash, uint64_t value) { return (hash ^ value) * 0x9e3779b97f4a7c15ull + (hash >> 29); }
-
 uint64_t hashOf(const TensorMeta &meta) { return mix(uint64_t(meta.dtype) << 32 | meta.rank(), meta.requiresGrad); }
-
-bool sameKind(const TensorMeta &a, const TensorMeta &b) {
-  return a.dtype == b.dtype && a.device == b.device && a.conj == b.conj && a.neg == b.neg &&
-         a.requiresGrad == b.requiresGrad && a.rank() == b.rank();
-}
 
 bool sameArg(const Arg &a, const Arg &b) {
   return a.kind == b.kind && a.first == b.first && a.count == b.count && a.string == b.string &&
          (a.kind != ArgKind::Bool || a.scalar.i == b.scalar.i) && (a.kind != ArgKind::BoolList || a.ints == b.ints);
-}
-
-bool sameOperand(const Operand &a, const Operand &b) { return a.written == b.written && sameKind(a.meta, b.meta); }
-
-bool sameResult(const Result &a, const Result &b) {
-  return a.alias == b.alias && a.aliasOf == b.aliasOf && sameKind(a.meta, b.meta);
 }
 
 /// Opaque arguments are values of the host's: only it can compare them.
@@ -38,8 +27,7 @@ bool sameCall(const Event &a, const Event &b) {
   if (&a == &b)
     return true;
   return a.kind == b.kind && a.op == b.op && a.context == b.context && a.gate == b.gate &&
-         a.resultCounts == b.resultCounts && std::ranges::equal(a.args, b.args, sameArg) &&
-         std::ranges::equal(a.inputs, b.inputs, sameOperand) && std::ranges::equal(a.results, b.results, sameResult) &&
+         a.resultCounts == b.resultCounts && std::ranges::equal(a.args, b.args, sameArg) && sameTensors(a, b) &&
          sameOpaques(a, b);
 }
 
@@ -48,6 +36,19 @@ bool sameRefs(const std::vector<SlotRef> &a, const std::vector<SlotRef> &b) {
 }
 
 } // namespace
+
+bool sameKind(const TensorMeta &a, const TensorMeta &b) {
+  return a.dtype == b.dtype && a.device == b.device && a.conj == b.conj && a.neg == b.neg &&
+         a.requiresGrad == b.requiresGrad && a.rank() == b.rank();
+}
+
+bool sameTensors(const Event &a, const Event &b) {
+  auto operands = [](const Operand &x, const Operand &y) { return x.written == y.written && sameKind(x.meta, y.meta); };
+  auto results = [](const Result &x, const Result &y) {
+    return x.alias == y.alias && x.aliasOf == y.aliasOf && sameKind(x.meta, y.meta);
+  };
+  return std::ranges::equal(a.inputs, b.inputs, operands) && std::ranges::equal(a.results, b.results, results);
+}
 
 uint64_t structureHash(const Segment &segment) {
   uint64_t hash = mix(segment.events.size(), segment.slots.size());

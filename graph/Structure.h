@@ -5,6 +5,11 @@
 
 namespace terra::graph {
 
+/// Tensors that differ in sizes, strides and offset only.
+bool sameKind(const TensorMeta &a, const TensorMeta &b);
+/// Operands and results are of the same kinds, and come about in the same way.
+bool sameTensors(const Event &a, const Event &b);
+
 /// Equal for segments of one structure.
 uint64_t structureHash(const Segment &segment);
 

@@ -112,10 +112,11 @@ graph::Whole beginWhole(const py::object &roots, const py::object &inputs, bool 
   if (!frontend::currentSession() ||
       tried == Tried::HasHooks) // hooked: the engine's patch will try again, on CallNodes
     return frontend::currentWhole();
-  std::vector<at::Tensor> rootTensors = tensorsIn(roots), inputTensors = tensorsIn(inputs);
-  frontend::showHistory(rootTensors);
-  return frontend::enterWhole(
-      [&] { return frontend::wholeOfBackward({rootTensors, {}, inputTensors, false, accumulates}); });
+  return frontend::enterWhole([&] {
+    std::vector<at::Tensor> rootTensors = tensorsIn(roots), inputTensors = tensorsIn(inputs);
+    frontend::showHistory(rootTensors);
+    return frontend::wholeOfBackward({rootTensors, {}, inputTensors, false, accumulates});
+  });
 }
 
 /// The engine is about to run. Returns what `endEngine` takes.

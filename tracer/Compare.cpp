@@ -1,11 +1,14 @@
 #include "tracer/Compare.h"
 
+#include "graph/Hash.h"
+
 #include <algorithm>
 #include <cstring>
 
 namespace terra::tracer {
 
 using graph::ArgKind;
+using graph::mix;
 
 namespace {
 
@@ -14,11 +17,6 @@ bool sameBits(double a, double b) { return std::memcmp(&a, &b, sizeof a) == 0; }
 bool sameScalar(ArgKind kind, Scalar a, Scalar b) {
   return kind == ArgKind::Double || kind == ArgKind::NumberDouble ? sameBits(a.d, b.d) : a.i == b.i;
 }
-
-} // namespace
-
-namespace {
-uint64_t mix(uint64_t hash, uint64_t value) { return (hash ^ value) * 0x9e3779b97f4a7c15ull + (hash >> 29); }
 
 uint64_t mixSizes(uint64_t hash, std::span<const int64_t> sizes) {
   hash = mix(hash, sizes.size());

@@ -1,5 +1,7 @@
 #include "tracer/Loops.h"
 
+#include "graph/Hash.h"
+
 #include <algorithm>
 #include <unordered_map>
 #include <unordered_set>
@@ -9,7 +11,7 @@ namespace terra::tracer {
 
 namespace {
 
-uint64_t mix(uint64_t hash, uint64_t value) { return (hash ^ value) * 0x9e3779b97f4a7c15ull + (hash >> 29); }
+using graph::mix;
 
 /// What stays the same from turn to turn: op, context, enclosing call and shapes; scalars and offsets may vary.
 uint64_t signature(const graph::Event &event) {

@@ -2,6 +2,7 @@
 
 #include "frontend/torch/BackwardSpan.h"
 #include "frontend/torch/OptimizerLearner.h"
+#include "graph/Structure.h"
 
 #include <algorithm>
 #include <array>
@@ -25,25 +26,13 @@ bool isOptimizer(const graph::Op *op) {
   return std::ranges::any_of(kinds, [op](Kind kind) { return op == &optimizerOp(kind); });
 }
 
-bool sameKind(const TensorMeta &a, const TensorMeta &b) {
-  return a.dtype == b.dtype && a.device == b.device && a.conj == b.conj && a.neg == b.neg &&
-         a.requiresGrad == b.requiresGrad && a.rank() == b.rank();
-}
-
 /// One call, with numbers and sizes of its own.
 bool sameCall(const graph::Event &a, const graph::Event &b) {
   auto args = [](const graph::Arg &x, const graph::Arg &y) {
     return x.kind == y.kind && x.first == y.first && x.count == y.count && x.string == y.string;
   };
-  auto inputs = [](const graph::Operand &x, const graph::Operand &y) {
-    return x.written == y.written && sameKind(x.meta, y.meta);
-  };
-  auto results = [](const graph::Result &x, const graph::Result &y) {
-    return x.alias == y.alias && x.aliasOf == y.aliasOf && sameKind(x.meta, y.meta);
-  };
   return a.op == b.op && a.context == b.context && a.resultCounts == b.resultCounts &&
-         std::ranges::equal(a.args, b.args, args) && std::ranges::equal(a.inputs, b.inputs, inputs) &&
-         std::ranges::equal(a.results, b.results, results);
+         std::ranges::equal(a.args, b.args, args) && graph::sameTensors(a, b);
 }
 
 bool sameViews(const CallViews &a, const CallViews &b) {
@@ -52,7 +41,7 @@ bool sameViews(const CallViews &a, const CallViews &b) {
                               return x.kind == y.kind && x.of == y.of && x.creation == y.creation;
                             }) &&
          std::ranges::equal(a.hidden, b.hidden, [](const HiddenBase &x, const HiddenBase &y) {
-           return x.version == y.version && x.history == y.history && sameKind(x.meta, y.meta);
+           return x.version == y.version && x.history == y.history && graph::sameKind(x.meta, y.meta);
          });
 }
 

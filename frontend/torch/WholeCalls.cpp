@@ -2,6 +2,7 @@
 
 #include "frontend/torch/Frontend.h"
 #include "frontend/torch/Hook.h"
+#include "graph/Hash.h"
 
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 #include <torch/csrc/autograd/input_metadata.h>
@@ -26,10 +27,12 @@ thread_local graph::Whole whole = 0;
 class Mixer {
 public:
   void add(uint64_t value) {
-    mix(key_.structure, value);
-    mix(key_.sizes, value);
+    key_.structure = graph::mix(key_.structure, value);
+    key_.sizes = graph::mix(key_.sizes, value);
   }
-  void addSize(const c10::SymInt &size) { mix(key_.sizes, uint64_t(size.maybe_as_int().value_or(-1))); }
+  void addSize(const c10::SymInt &size) {
+    key_.sizes = graph::mix(key_.sizes, uint64_t(size.maybe_as_int().value_or(-1)));
+  }
   void add(const at::Tensor &tensor) {
     add(tensor.defined() ? 1 + uint64_t(tensor.scalar_type()) : 0);
     if (!tensor.defined() || tensor.is_nested())
@@ -41,8 +44,6 @@ public:
   const runtime::Wholes::Key &key() const { return key_; }
 
 private:
-  static void mix(uint64_t &hash, uint64_t value) { hash = (hash ^ value) * 0x9e3779b97f4a7c15ull + (hash >> 29); }
-
   runtime::Wholes::Key key_{0x2545f4914f6cdd1dull, 0x9e6c63d0876a9a47ull};
 };
 
@@ -87,18 +88,12 @@ private:
     return it->second;
   }
 
-  void noteHooks(Node &node) {
-    hooks_ |= !node.pre_hooks().empty() || !node.post_hooks().empty() || !node.tensor_pre_hooks().empty() ||
-              !node.retains_grad_hooks().empty() || node.tensor_post_acc_grad_hooks();
-  }
+  void noteHooks(Node &node) { hooks_ |= hasHooksToCall(node) || !node.post_hooks().empty(); }
 
   void visit(Node &node) {
     noteHooks(node);
     mixer_.add(reinterpret_cast<uint64_t>(&typeid(node)));
     if (auto *leaf = dynamic_cast<AccumulateGrad *>(&node)) {
-      if (leaf->variable.defined())
-        hooks_ |= !torch::autograd::impl::hooks(leaf->variable).empty() ||
-                  torch::autograd::impl::post_acc_grad_hooks(leaf->variable);
       mixer_.add(leaf->variable);
       mixer_.add(leaf->variable.defined() ? leaf->variable.grad() : at::Tensor());
       return;

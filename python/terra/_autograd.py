@@ -64,6 +64,17 @@ def _watched_by_modes() -> bool:
     return torch._C._len_torch_function_stack() > 0
 
 
+def _step_by_step(watched: Any, root: Any, run: Callable[[], Any]) -> None:
+    """A backward that was not recognised. The ones that it starts from are part of it."""
+    whole = _C.begin_whole((root,), (), True)
+    try:
+        run()
+    finally:
+        _C.end_whole(whole)
+    if watched is not None:
+        _C.backward_ran(watched, None)
+
+
 def _tensor_backward(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def backward(
@@ -73,13 +84,7 @@ def _tensor_backward(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(self, gradient, retain_graph, create_graph, inputs)
         watched = _C.backward(self, gradient, bool(retain_graph))
         if watched is not True:
-            whole = _C.begin_whole((self,), (), True)  # the ones that it starts from are part of it
-            try:
-                original(self, gradient, retain_graph, create_graph, inputs)
-            finally:
-                _C.end_whole(whole)
-            if watched is not None:
-                _C.backward_ran(watched, None)
+            _step_by_step(watched, self, lambda: original(self, gradient, retain_graph, create_graph, inputs))
         return None
 
     return backward
@@ -103,13 +108,7 @@ def _module_backward(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs)
         watched = _C.backward(tensors, grad_tensors, bool(retain_graph))
         if watched is not True:
-            whole = _C.begin_whole((tensors,), (), True)
-            try:
-                original(tensors, grad_tensors, retain_graph, create_graph)
-            finally:
-                _C.end_whole(whole)
-            if watched is not None:
-                _C.backward_ran(watched, None)
+            _step_by_step(watched, tensors, lambda: original(tensors, grad_tensors, retain_graph, create_graph))
         return None
 
     return backward

@@ -15,6 +15,11 @@ class Net(nn.Module):
         self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width)) for _ in range(blocks))
         self.head = nn.Linear(width, 5)
 
+    def forward(self, x):
+        for block in self.blocks:
+            x = F.gelu(block(x))
+        return self.head(x)
+
 
 def accumulated(model, optimizer, x, y):
     """Gradients of four calls; the first finds none, the others add."""
@@ -23,10 +28,7 @@ def accumulated(model, optimizer, x, y):
     def step():
         nonlocal calls
         calls += 1
-        h = x
-        for block in model.blocks:
-            h = F.gelu(block(h))
-        loss = F.cross_entropy(model.head(h), y) / 4
+        loss = F.cross_entropy(model(x), y) / 4
         loss.backward()
         if calls % 4 == 0:
             optimizer.step()
@@ -45,10 +47,7 @@ def frozen_in_turns(model, optimizer, x, y):
         for p in model.blocks[0].parameters():
             p.requires_grad_(calls % 2 == 0)
         optimizer.zero_grad()
-        h = x
-        for block in model.blocks:
-            h = F.gelu(block(h))
-        loss = F.cross_entropy(model.head(h), y)
+        loss = F.cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
         return loss.detach()
@@ -63,10 +62,7 @@ def two_losses(model, optimizer, x, y):
         nonlocal calls
         calls += 1
         optimizer.zero_grad()
-        h = x
-        for block in model.blocks:
-            h = F.gelu(block(h))
-        out = model.head(h)
+        out = model(x)
         loss = F.cross_entropy(out, y) if calls % 3 else out.square().mean()
         loss.backward()
         optimizer.step()
