@@ -3,20 +3,24 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <list>
 #include <map>
 #include <mutex>
+#include <optional>
+#include <set>
+#include <tuple>
 #include <unordered_map>
+#include <utility>
 
 namespace terra::runtime {
 
-/// Blocks from the operating system, in huge pages where they fit. Freed blocks are kept only as far as blocks in use
-/// and blocks kept together stay below the most that was ever in use: the cache never raises the process's peak. Thread-safe.
+/// Blocks cut from chunks of address space, in huge pages where they fit. Freed memory is kept, and cut or joined as later requests
+/// want it, but only as far as what is in use and what is kept together stay below the most that was ever in use: the cache never
+/// raises the process's peak. Thread-safe.
 class BlockCache {
 public:
   /// Smaller requests are not worth a block.
   static constexpr size_t kLeast = size_t(256) << 10;
-  /// A kept block goes back to the system after this many requests that did not want it.
+  /// What was kept throughout this many requests goes back to the system.
   static constexpr uint64_t kPatience = 2048;
 
   /// The process's cache; never destroyed, because memory may be freed until the process ends.
@@ -31,29 +35,49 @@ public:
   void *allocate(size_t bytes);
   /// False for memory that is not from this cache.
   bool release(void *block);
-  /// Gives every kept block back.
+  /// Gives everything that is kept back.
   void trim();
 
   size_t bytesInUse();
   size_t bytesKept();
 
 private:
-  struct Kept {
-    void *block;
-    size_t bytes;
-    uint64_t since;
+  /// Memory that nobody uses. `kept`: it has pages, some of which were used until request `since`; otherwise it is only addresses.
+  /// Neighbours are of different kinds.
+  struct Free {
+    size_t bytes = 0;
+    bool kept = false;
+    uint64_t since = 0;
   };
-  using List = std::list<Kept>; ///< longest kept first
+  using FreeMap = std::map<char *, Free>;
+  /// Neighbouring free memory that a block fits into.
+  struct Window {
+    FreeMap::iterator first, last;
+    size_t skipped = 0; ///< of `first`
+    size_t fresh = 0; ///< bytes without pages
+  };
 
-  void *takeKept(size_t bytes);
-  void makeRoomFor(size_t bytes);
-  void giveBack(List::iterator kept);
+  char *takeKept(size_t bytes);
+  char *takeWindow(size_t bytes);
+  std::optional<Window> bestWindow(size_t bytes);
+  void cut(Window window, size_t bytes);
+  bool adjoin(FreeMap::iterator left, FreeMap::iterator right) const;
+  FreeMap::iterator insert(char *start, const Free &free);
+  FreeMap::iterator erase(FreeMap::iterator free);
+  bool reserve(size_t bytes);
+  void giveBack(char *start, size_t most);
+  void giveBackUnwanted();
+  FreeMap::iterator join(FreeMap::iterator piece);
 
   std::mutex mutex_;
-  List kept_;
-  std::multimap<size_t, List::iterator> bySize_;
+  std::map<char *, size_t> chunks_;
+  FreeMap free_;
+  std::set<std::tuple<size_t, uint64_t, char *>>
+      bySize_; ///< kept; among equals the one that was freed last comes first
+  std::set<std::pair<uint64_t, char *>> byAge_; ///< kept
   std::unordered_map<void *, size_t> used_;
   size_t inUse_ = 0, keptBytes_ = 0, most_ = 0;
+  size_t leastKept_ = 0; ///< in this round of requests
   uint64_t requests_ = 0;
 };
 

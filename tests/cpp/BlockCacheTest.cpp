@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <random>
 #include <thread>
 #include <vector>
 
@@ -42,7 +44,7 @@ TEST(BlockCache, memory_held_never_exceeds_the_most_in_use) {
   cache.release(a);
   cache.release(b);
   EXPECT_EQ(cache.bytesKept(), 16 * kMega); // as much as was in use at once
-  void *c = cache.allocate(12 * kMega);     // fits neither: one of them must go
+  void *c = cache.allocate(12 * kMega);
   EXPECT_LE(cache.bytesInUse() + cache.bytesKept(), 16 * kMega);
   cache.release(c);
   void *d = cache.allocate(24 * kMega);
@@ -50,11 +52,77 @@ TEST(BlockCache, memory_held_never_exceeds_the_most_in_use) {
   cache.release(d);
 }
 
+TEST(BlockCache, what_is_kept_is_cut_and_joined) {
+  BlockCache cache;
+  char *whole = static_cast<char *>(cache.allocate(12 * kMega));
+  cache.release(whole);
+  char *a = static_cast<char *>(cache.allocate(4 * kMega)), *b = static_cast<char *>(cache.allocate(3 * kMega)),
+       *c = static_cast<char *>(cache.allocate(5 * kMega));
+  EXPECT_EQ(cache.bytesKept(), 0u); // all three out of the first one
+  EXPECT_EQ(std::min({a, b, c}), whole);
+  for (char *block : {b, a, c})
+    cache.release(block);
+  EXPECT_EQ(cache.allocate(12 * kMega), whole);
+  cache.release(whole);
+  EXPECT_EQ(cache.bytesInUse() + cache.bytesKept(), 12 * kMega);
+}
+
+TEST(BlockCache, a_block_may_be_kept_memory_and_fresh_memory_together) {
+  BlockCache cache;
+  char *small = static_cast<char *>(cache.allocate(2 * kMega));
+  cache.release(small);
+  EXPECT_EQ(cache.allocate(5 * kMega), small);
+  EXPECT_EQ(cache.bytesKept(), 0u);
+  cache.release(small);
+  cache.trim();
+  EXPECT_EQ(cache.bytesKept(), 0u);
+}
+
+/// Blocks never overlap, what is held never exceeds the most in use, and what was freed is used again.
+TEST(BlockCache, random_requests) {
+  struct Block {
+    char *start;
+    size_t bytes;
+    char mark;
+  };
+  for (unsigned seed = 0; seed < 5; ++seed) {
+    std::mt19937 random(seed);
+    BlockCache cache;
+    std::vector<Block> blocks;
+    size_t most = 0;
+    for (int i = 0; i < 2000; ++i) {
+      if (blocks.size() < 20 && random() % 2) {
+        size_t bytes = size_t(1 + random() % (random() % 4 ? 40 : 4000)) * 4096 * 4;
+        auto *start = static_cast<char *>(cache.allocate(bytes));
+        ASSERT_NE(start, nullptr);
+        char mark = char(random());
+        start[0] = start[bytes / 2] = start[bytes - 1] = mark;
+        blocks.push_back({start, bytes, mark});
+      } else if (!blocks.empty()) {
+        std::swap(blocks[random() % blocks.size()], blocks.back());
+        Block block = blocks.back();
+        blocks.pop_back();
+        for (size_t at : {size_t(0), block.bytes / 2, block.bytes - 1})
+          ASSERT_EQ(block.start[at], block.mark);
+        ASSERT_TRUE(cache.release(block.start));
+      }
+      size_t inUse = cache.bytesInUse();
+      most = std::max(most, inUse);
+      ASSERT_LE(inUse + cache.bytesKept(), most);
+    }
+    for (const Block &block : blocks)
+      cache.release(block.start);
+    EXPECT_EQ(cache.bytesInUse(), 0u);
+    cache.trim();
+    EXPECT_EQ(cache.bytesKept(), 0u);
+  }
+}
+
 TEST(BlockCache, unwanted_blocks_go_back_after_a_while) {
   BlockCache cache;
   void *unwanted = cache.allocate(16 * kMega);
   cache.release(unwanted);
-  for (uint64_t i = 0; i <= BlockCache::kPatience + 1; ++i)
+  for (uint64_t i = 0; i <= 2 * BlockCache::kPatience; ++i)
     cache.release(cache.allocate(kMega));
   EXPECT_EQ(cache.bytesKept(), kMega);
 }
