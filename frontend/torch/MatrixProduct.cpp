@@ -101,9 +101,12 @@ Race *raceFor(const Product &p) {
   return found == races.end() ? nullptr : &found->second; // used by the runner's thread only
 }
 
+/// The entry of matrix products reads both ways that a matrix may lie; that of `linear` copies, but knows of a bias.
 at::Tensor byOneDnn(const Product &p) {
-  if (p.batched()) {
-    at::Tensor result = at::empty({p.a.size(0), p.a.size(1), p.b.size(2)}, p.a.options());
+  if (at::native::mkldnn_matmul && !p.bias.defined()) {
+    at::DimVector sizes(p.a.sizes().begin(), p.a.sizes().end());
+    sizes.back() = p.b.size(-1);
+    at::Tensor result = at::empty(sizes, p.a.options());
     at::native::mkldnn_matmul(p.a, p.b, result, /*beta=*/0, /*alpha=*/1);
     return result;
   }
