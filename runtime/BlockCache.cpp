@@ -92,7 +92,7 @@ char *BlockCache::takeKept(size_t bytes) {
 
 /// From neighbouring pieces, of which some may be fresh.
 char *BlockCache::takeWindow(size_t bytes) {
-  size_t allowed = std::max(most_, inUse_ + bytes);
+  size_t allowed = std::max(most_, inUse_ + bytes) + kSlack;
   for (;;) {
     std::optional<Window> window = bestWindow(bytes);
     if (!window) {

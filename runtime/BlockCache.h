@@ -14,12 +14,13 @@
 namespace terra::runtime {
 
 /// Blocks cut from chunks of address space, in huge pages where they fit. Freed memory is kept, and cut or joined as later requests
-/// want it, but only as far as what is in use and what is kept together stay below the most that was ever in use: the cache never
-/// raises the process's peak. Thread-safe.
+/// want it, but only as far as what is in use and what is kept together stay below the most that was ever in use and a little
+/// (`kSlack`, for pieces that do not fit): the cache hardly raises the process's peak. Thread-safe.
 class BlockCache {
 public:
   /// Smaller requests are not worth a block.
-  static constexpr size_t kLeast = size_t(256) << 10;
+  static constexpr size_t kLeast = size_t(32) << 10;
+  static constexpr size_t kSlack = size_t(2) << 20;
   /// What was kept throughout this many requests goes back to the system.
   static constexpr uint64_t kPatience = 2048;
 

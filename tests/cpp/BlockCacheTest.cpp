@@ -38,17 +38,17 @@ TEST(BlockCache, much_smaller_and_larger_requests_get_blocks_of_their_own) {
   cache.release(large);
 }
 
-TEST(BlockCache, memory_held_never_exceeds_the_most_in_use) {
+TEST(BlockCache, memory_held_hardly_exceeds_the_most_in_use) {
   BlockCache cache;
   void *a = cache.allocate(8 * kMega), *b = cache.allocate(8 * kMega);
   cache.release(a);
   cache.release(b);
   EXPECT_EQ(cache.bytesKept(), 16 * kMega); // as much as was in use at once
   void *c = cache.allocate(12 * kMega);
-  EXPECT_LE(cache.bytesInUse() + cache.bytesKept(), 16 * kMega);
+  EXPECT_LE(cache.bytesInUse() + cache.bytesKept(), 16 * kMega + BlockCache::kSlack);
   cache.release(c);
   void *d = cache.allocate(24 * kMega);
-  EXPECT_EQ(cache.bytesInUse() + cache.bytesKept(), 24 * kMega);
+  EXPECT_LE(cache.bytesInUse() + cache.bytesKept(), 24 * kMega + BlockCache::kSlack);
   cache.release(d);
 }
 
@@ -78,7 +78,7 @@ TEST(BlockCache, a_block_may_be_kept_memory_and_fresh_memory_together) {
   EXPECT_EQ(cache.bytesKept(), 0u);
 }
 
-/// Blocks never overlap, what is held never exceeds the most in use, and what was freed is used again.
+/// Blocks never overlap, what is held hardly exceeds the most in use, and what was freed is used again.
 TEST(BlockCache, random_requests) {
   struct Block {
     char *start;
@@ -108,7 +108,7 @@ TEST(BlockCache, random_requests) {
       }
       size_t inUse = cache.bytesInUse();
       most = std::max(most, inUse);
-      ASSERT_LE(inUse + cache.bytesKept(), most);
+      ASSERT_LE(inUse + cache.bytesKept(), most + BlockCache::kSlack);
     }
     for (const Block &block : blocks)
       cache.release(block.start);
