@@ -45,6 +45,8 @@ struct Instruction {
   std::vector<uint32_t> outputs;
   /// Kernel: several calls in a row are allowed (for example partial reductions, then a finish).
   std::vector<KernelCall> kernels;
+  /// Filled by `schedule`: events with a guard (graph/Guards.h). Where one does not hold, the host runs all events.
+  std::vector<uint32_t> guarded;
   /// Filled by `schedule`: enqueued on leaving this event.
   uint32_t trigger = 0;
   /// Filled by `schedule`: slots that no later instruction reads or writes.

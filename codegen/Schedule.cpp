@@ -15,8 +15,10 @@
 #include "codegen/Executable.h"
 
 #include "codegen/Compiler.h"
+#include "graph/Guards.h"
 
 #include <algorithm>
+#include <iterator>
 #include <unordered_set>
 
 namespace terra::codegen {
@@ -257,6 +259,10 @@ std::vector<Instruction> schedule(const Segment &segment, const graph::Deaths &d
     breakUp(segment, list, size_t(group));
   }
   computeReleases(segment, list);
+  for (Instruction &instruction : list)
+    if (instruction.kind == Instruction::Kind::Kernel)
+      std::copy_if(instruction.events.begin(), instruction.events.end(), std::back_inserter(instruction.guarded),
+                   [&](uint32_t e) { return graph::guardedOperand(*segment.events[e].event) != graph::kNoGuard; });
   return list;
 }
 

@@ -69,6 +69,21 @@ Reduced reducedRanges(ArrayRef<int64_t> shape, ArrayRef<int64_t> dims) {
   return ranges;
 }
 
+int64_t largestNumel(Block &block) {
+  int64_t numel = 1;
+  block.walk([&](Operation *op) {
+    for (Value value : op->getResults())
+      if (auto type = dyn_cast<RankedTensorType>(value.getType()))
+        numel = std::max(numel, type.getNumElements());
+  });
+  return numel;
+}
+
+bool isMinor(Operation *reduction, int64_t numel) {
+  constexpr int64_t kMuch = 16;
+  return tensorType(reduction->getOperand(0)).getNumElements() * kMuch <= numel;
+}
+
 namespace {
 SmallVector<int64_t> allBut(int64_t rank, llvm::function_ref<bool(int64_t)> keep) {
   SmallVector<int64_t> dims;

@@ -21,6 +21,12 @@ std::optional<Cuts> unite(const Cuts &a, const Cuts &b, int64_t numel);
 llvm::SmallVector<int64_t> sizesOf(const Cuts &cuts, int64_t numel);
 Reduced reducedRanges(llvm::ArrayRef<int64_t> shape, llvm::ArrayRef<int64_t> dims);
 
+/// Elements of the largest value that is made in a block.
+int64_t largestNumel(mlir::Block &block);
+/// A reduction of so little, next to values of `numel` elements, that it is better apart, with its result in scratch memory: then it
+/// does not count as a way of reducing that all have to share.
+bool isMinor(mlir::Operation *reduction, int64_t numel);
+
 /// For an op that reduces (also one that is not decomposed yet): for each result the ranges of the first operand's
 /// index space that its computation reduces. Empty for other ops.
 llvm::SmallVector<Reduced> reductionsOf(mlir::Operation *op);

@@ -23,7 +23,7 @@ struct Slice {
 };
 
 void addToSlice(Operation *op, Slice &slice) {
-  if (!op || slice.ops.contains(op) || isa<ir::SlotOp>(op))
+  if (!op || slice.ops.contains(op) || isa<ir::SlotOp, ir::ScratchOp>(op))
     return;
   for (Value operand : op->getOperands())
     addToSlice(operand.getDefiningOp(), slice);
@@ -70,10 +70,94 @@ struct Kernel {
   bool writes(Value slot) const {
     return llvm::any_of(ops, [&](Operation *op) { return isa<ir::WriteOp>(op) && op->getOperand(1) == slot; });
   }
-  /// Runs after `other` must not, because it would overwrite what `other` reads.
-  bool clobbers(const Kernel &other) const {
-    return llvm::any_of(ops, [&](Operation *op) { return isa<ir::WriteOp>(op) && other.reads(op->getOperand(1)); });
+  /// It would overwrite what `other` reads, or reads what `other` leaves in scratch memory.
+  bool comesAfter(const Kernel &other) const {
+    return llvm::any_of(ops, [&](Operation *op) {
+      if (auto read = dyn_cast<ir::ReadOp>(op))
+        return isScratch(read.getSlot()) && other.fills(read);
+      auto write = dyn_cast<ir::WriteOp>(op);
+      return write && !isScratch(write.getSlot()) && other.reads(write.getSlot());
+    });
   }
+  bool fills(ir::ReadOp read) const {
+    return llvm::any_of(ops, [&](Operation *op) {
+      auto write = dyn_cast<ir::WriteOp>(op);
+      return write && write.getSlot() == read.getSlot() && write.getOffset() == read.getOffset() &&
+             write.getValue().getType() == read.getType();
+    });
+  }
+  static bool isScratch(Value slot) { return slot.getDefiningOp<ir::ScratchOp>() != nullptr; }
+};
+
+/// Puts minor reductions of a group into kernels of their own: values that go from one kernel to another, few next to what the group
+/// works on, do so through scratch memory.
+class MinorReductions {
+public:
+  explicit MinorReductions(ir::GroupOp group) : group_(group), body_(group.getBody().front()), b_(group.getContext()) {}
+
+  void separate() {
+    int64_t numel = largestNumel(body_);
+    SmallVector<Operation *> minor;
+    for (Operation &op : body_)
+      if (isa<ir::Reduction>(op) && isMinor(&op, numel))
+        minor.push_back(&op);
+    for (Operation *op : minor)
+      if (isMajor(sliceOf(op->getOperand(0).getDefiningOp()), numel))
+        pass(op->getOperand(0), [&](OpOperand &use) { return use.getOwner() == op; });
+    for (Operation *op : minor) {
+      llvm::SetVector<Operation *> major;
+      for (auto write : body_.getOps<ir::WriteOp>())
+        if (Slice slice = sliceOf(write); slice.ops.contains(op) && isMajor(slice, numel))
+          major.insert(slice.ops.begin(), slice.ops.end());
+      pass(op->getResult(0), [&](OpOperand &use) { return major.contains(use.getOwner()); });
+    }
+    if (scratch_)
+      scratch_.setBytes(bytes_);
+  }
+
+private:
+  static Slice sliceOf(Operation *op) {
+    Slice slice;
+    addToSlice(op, slice);
+    return slice;
+  }
+
+  /// It works on what the group works on.
+  static bool isMajor(const Slice &slice, int64_t numel) {
+    return llvm::any_of(slice.ops, [&](Operation *op) { return isa<ir::Reduction>(op) && !isMinor(op, numel); }) ||
+           slice.numel == numel;
+  }
+
+  /// Uses of the value for which `goes` holds read it from scratch memory.
+  void pass(Value value, llvm::function_ref<bool(OpOperand &)> goes) {
+    if (llvm::none_of(value.getUses(), goes))
+      return;
+    RankedTensorType type = tensorType(value);
+    if (!scratch_) {
+      b_.setInsertionPointToStart(&body_);
+      scratch_ = ir::ScratchOp::create(b_, group_.getLoc(), b_.getI64IntegerAttr(0));
+    }
+    int64_t size = std::max<int64_t>(1, type.getElementTypeBitWidth() / 8);
+    SmallVector<int64_t> strides(type.getRank());
+    int64_t step = 1;
+    for (int64_t d = type.getRank(); d-- > 0; step *= type.getDimSize(d))
+      strides[d] = step;
+    b_.setInsertionPointAfterValue(value);
+    Location loc = value.getLoc();
+    auto read = ir::ReadOp::create(b_, loc, type, scratch_, b_.getI64IntegerAttr(bytes_ / size),
+                                   b_.getDenseI64ArrayAttr(strides), IntegerAttr());
+    value.replaceUsesWithIf(read, goes);
+    b_.setInsertionPointToEnd(&body_);
+    ir::WriteOp::create(b_, loc, value, scratch_, b_.getI64IntegerAttr(bytes_ / size), b_.getDenseI64ArrayAttr(strides),
+                        IntegerAttr());
+    bytes_ += (type.getNumElements() * size + 63) / 64 * 64;
+  }
+
+  ir::GroupOp group_;
+  Block &body_;
+  OpBuilder b_;
+  ir::ScratchOp scratch_;
+  int64_t bytes_ = 0;
 };
 
 /// The domain: as few dimensions as all spanning values and the reduction allow.
@@ -99,8 +183,11 @@ public:
   explicit Former(ir::GroupOp group) : group_(group) {}
 
   bool run() {
+    if (group_->hasAttr("failed"))
+      return false;
+    MinorReductions(group_).separate();
     std::vector<Kernel> kernels;
-    if (group_->hasAttr("failed") || !collect(kernels) || !order(kernels))
+    if (!collect(kernels) || !order(kernels))
       return false;
     for (const Kernel &kernel : kernels) {
       FailureOr<ir::KernelOp> op = build(kernel);
@@ -108,7 +195,7 @@ public:
         return false;
     }
     for (Operation &op : llvm::make_early_inc_range(llvm::reverse(group_.getBody().front())))
-      if (!isa<ir::KernelOp>(op))
+      if (!isa<ir::KernelOp, ir::ScratchOp>(op))
         op.erase();
     return true;
   }
@@ -120,7 +207,8 @@ private:
       addToSlice(write, slice);
       if (slice.reduced.size() > 1)
         return false;
-      auto it = llvm::find_if(kernels, [&](const Kernel &k) { return k.accepts(slice); });
+      auto it =
+          llvm::find_if(kernels, [&](const Kernel &k) { return k.accepts(slice) && staysOrdered(kernels, k, slice); });
       if (it == kernels.end())
         it = kernels.insert(kernels.end(), Kernel());
       it->add(slice);
@@ -128,14 +216,26 @@ private:
     return true;
   }
 
-  /// Kernels that overwrite what others read come after them.
+  /// With the slice in it, `kernel` and the others do not wait for each other.
+  static bool staysOrdered(const std::vector<Kernel> &kernels, const Kernel &kernel, const Slice &slice) {
+    bool passes = llvm::any_of(slice.ops, [](Operation *op) {
+      return llvm::any_of(op->getOperands(), [](Value value) { return Kernel::isScratch(value); });
+    });
+    if (!passes)
+      return true;
+    std::vector<Kernel> copy(kernels);
+    copy[size_t(&kernel - kernels.data())].add(slice);
+    return order(copy);
+  }
+
+  /// Kernels that overwrite what others read, or read what others leave in scratch memory, come after them.
   static bool order(std::vector<Kernel> &kernels) {
-    if (!anyClobbers(kernels))
+    if (!anyOrdered(kernels))
       return true;
     for (size_t i = 0; i < kernels.size(); ++i) {
       auto next = std::find_if(kernels.begin() + ptrdiff_t(i), kernels.end(), [&](const Kernel &k) {
         return std::none_of(kernels.begin() + ptrdiff_t(i), kernels.end(),
-                            [&](const Kernel &other) { return &other != &k && k.clobbers(other); });
+                            [&](const Kernel &other) { return &other != &k && k.comesAfter(other); });
       });
       if (next == kernels.end())
         return false;
@@ -144,8 +244,8 @@ private:
     return true;
   }
 
-  /// Some kernel overwrites what another reads.
-  static bool anyClobbers(const std::vector<Kernel> &kernels) {
+  /// Some kernel overwrites what another reads, or fills what it reads.
+  static bool anyOrdered(const std::vector<Kernel> &kernels) {
     llvm::DenseMap<Value, const Kernel *> reader; // null: several
     for (const Kernel &kernel : kernels)
       for (Operation *op : kernel.ops)

@@ -61,32 +61,31 @@ void addReduced(SmallVectorImpl<Reduced> &set, const Reduced &range) {
     set.push_back(range);
 }
 
-/// Reductions that `value` depends on, within one group's body.
-void collectReduced(Value value, SmallVectorImpl<Reduced> &set, llvm::SmallDenseSet<Value> &seen) {
+/// Reductions that `value` depends on, within one group's body, but for those that are minor in it.
+void collectReduced(Value value, int64_t numel, SmallVectorImpl<Reduced> &set, llvm::SmallDenseSet<Value> &seen) {
   Operation *op = value.getDefiningOp();
   if (!op || !seen.insert(value).second)
     return;
   SmallVector<Reduced> own = reductionsOf(op);
-  if (!own.empty())
+  if (!own.empty() && !isMinor(op, numel))
     addReduced(set, own[cast<OpResult>(value).getResultNumber()]);
   for (Value operand : op->getOperands())
     if (isa<RankedTensorType>(operand.getType()))
-      collectReduced(operand, set, seen);
+      collectReduced(operand, numel, set, seen);
 }
 
 Group describe(ir::GroupOp op) {
   Group group;
   group.members.push_back(op);
+  group.numel = largestNumel(op.getBody().front());
   op.walk([&](Operation *inner) {
     group.ops += inner != op;
-    for (Value v : inner->getResults())
-      group.numel = std::max(group.numel, tensorType(v).getNumElements());
     if (auto read = dyn_cast<ir::ReadOp>(inner))
       group.reads.push_back(View::of(read));
     if (auto write = dyn_cast<ir::WriteOp>(inner)) {
       Written written{View::of(write), {}};
       llvm::SmallDenseSet<Value> seen;
-      collectReduced(write.getValue(), written.reduced, seen);
+      collectReduced(write.getValue(), group.numel, written.reduced, seen);
       for (const Reduced &r : written.reduced)
         addReduced(group.reduced, r);
       group.writes.push_back(std::move(written));
@@ -147,6 +146,9 @@ bool worksOnReduced(const Group &earlier, const Group &later) {
     });
   });
 }
+
+/// A few numbers' arithmetic, as between a loss and its gradient: it may be done beside anything.
+bool isScalar(const Group &group) { return group.numel == 1 && group.reduced.empty(); }
 
 /// They read one large operand in common, or one reads what the other writes.
 bool related(const Group &earlier, const Group &later) {
@@ -220,7 +222,7 @@ private:
     if (earlier.numel == group.numel) {
       if (!unite(earlier.cuts, group.cuts, group.numel))
         return false;
-    } else if (!worksOnReduced(earlier, group)) {
+    } else if (!isScalar(earlier) && !isScalar(group) && !worksOnReduced(earlier, group)) {
       return false;
     }
     return reductionsFit(earlier, group, single);

@@ -236,33 +236,87 @@ bool importBatchNormBackward(ImportCall &call, const ir::AtenForm &) {
   return true;
 }
 
-/// grad * -1/total at the target's class, 0 elsewhere: a comparison instead of a scatter, so that it fuses.
-bool importNllLossBackward(ImportCall &call, const ir::AtenForm &) {
-  auto reduction = call.integer(4), ignored = call.integer(5);
-  bool plain = call.isTensor(0) && call.isTensor(1) && call.isTensor(2) && call.isNone(3) && call.isTensor(6);
-  if (!plain || !reduction || !ignored || call.operand(1).meta.rank() != 2 ||
-      call.operand(2).meta.dtype != DType::Int64)
-    return false;
-  Type element = computeType(call.resultType(0).getElementType()), i64 = call.b.getI64Type();
-  if (!isa<FloatType>(element))
-    return false;
-  auto make = [&](StringRef name, ValueRange x) { return makeElementwise(call.b, call.loc, name, x); };
-  int64_t rows = call.operand(1).meta.sizes()[0], classes = call.operand(1).meta.sizes()[1];
-  auto column = [&](Value x) -> Value {
+/// What both directions of the negative log likelihood of rows × classes begin with.
+struct NllLoss {
+  Type element;
+  int64_t rows = 0;
+  Value used; ///< rows × 1: the target is not the one that is ignored
+  Value atTarget; ///< rows × classes
+
+  static Value make(ImportCall &call, StringRef name, ValueRange x) {
+    return makeElementwise(call.b, call.loc, name, x);
+  }
+  Value column(ImportCall &call, Value x) const {
     return ir::ReshapeOp::create(call.b, call.loc, tensorType(x).clone({rows, 1}), x);
+  }
+  Value number(ImportCall &call, double n, Type type) const { return makeConstant(call.b, call.loc, n, type); }
+
+  /// Arguments: the log-probabilities, the targets, no weights; the index to ignore. A comparison instead of a gather or a
+  /// scatter, so that it fuses.
+  static std::optional<NllLoss> of(ImportCall &call, unsigned input, unsigned target, unsigned ignore) {
+    auto ignored = call.integer(ignore);
+    bool plain = call.isTensor(input) && call.isTensor(target) && call.isNone(target + 1) && ignored;
+    if (!plain || call.operand(input).meta.rank() != 2 || call.operand(target).meta.dtype != DType::Int64)
+      return std::nullopt;
+    NllLoss loss;
+    loss.element = computeType(call.resultType(0).getElementType());
+    if (!isa<FloatType>(loss.element))
+      return std::nullopt;
+    Type i64 = call.b.getI64Type();
+    int64_t classes = call.operand(input).meta.sizes()[1];
+    loss.rows = call.operand(input).meta.sizes()[0];
+    Value index =
+        ir::IotaOp::create(call.b, call.loc, RankedTensorType::get({1, classes}, i64), call.b.getI64IntegerAttr(1));
+    Value column = loss.column(call, call.value(target));
+    loss.used = make(call, "terra.ne", {column, loss.number(call, double(*ignored), i64)});
+    Value known = make(call, "terra.where", {loss.used, column, loss.number(call, -1, i64)});
+    loss.atTarget = make(call, "terra.eq", {known, index});
+    return loss;
+  }
+};
+
+/// Targets that are no classes raise: runtime/Guards.h looks at them before the kernels run.
+bool importNllLossForward(ImportCall &call, const ir::AtenForm &) {
+  auto reduction = call.integer(3);
+  if (!reduction || *reduction == 0 || !call.hasResult(0) || !call.hasResult(1) || !call.operand(1).meta.isContiguous())
+    return false;
+  std::optional<NllLoss> loss = NllLoss::of(call, 0, 1, 4);
+  if (!loss)
+    return false;
+  auto make = [&](StringRef name, ValueRange x) { return NllLoss::make(call, name, x); };
+  auto sum = [&](Value x, ArrayRef<int64_t> dims) -> Value {
+    return ir::SumOp::create(call.b, call.loc, reducedType(x, dims), x, call.b.getDenseI64ArrayAttr(dims));
   };
-  Value target = column(call.value(2)), grad = call.value(0, element);
+  auto number = [&](double n) { return loss->number(call, n, loss->element); };
+  Value total = sum(make("terra.where", {loss->used, number(1), number(0)}), {0, 1});
+  Value picked = sum(make("terra.where", {loss->atTarget, call.value(0, loss->element), number(0)}), {1});
+  Value result = make("terra.neg", {sum(picked, {0, 1})});
+  if (*reduction == 1)
+    result = make("terra.div", {result, total});
+  return call.write(0, result) && call.write(1, total);
+}
+
+/// grad * -1/total at the target's class, 0 elsewhere.
+bool importNllLossBackward(ImportCall &call, const ir::AtenForm &) {
+  auto reduction = call.integer(4);
+  if (!call.isTensor(0) || !call.isTensor(6) || !reduction)
+    return false;
+  std::optional<NllLoss> loss = NllLoss::of(call, 1, 2, 5);
+  if (!loss)
+    return false;
+  auto make = [&](StringRef name, ValueRange x) { return NllLoss::make(call, name, x); };
+  Value grad = call.value(0, loss->element);
   if (tensorType(grad).getRank() == 1)
-    grad = column(grad);
+    grad = loss->column(call, grad);
   grad = make("terra.neg", {grad});
   if (*reduction == 1)
-    grad = make("terra.div", {grad, call.value(6, element)});
-  Value index =
-      ir::IotaOp::create(call.b, call.loc, RankedTensorType::get({1, classes}, i64), call.b.getI64IntegerAttr(1));
-  Value used = make("terra.ne", {target, makeConstant(call.b, call.loc, double(*ignored), i64)});
-  target = make("terra.where", {used, target, makeConstant(call.b, call.loc, -1, i64)});
-  return call.write(
-      0, make("terra.where", {make("terra.eq", {target, index}), grad, makeConstant(call.b, call.loc, 0, element)}));
+    grad = make("terra.div", {grad, call.value(6, loss->element)});
+  return call.write(0, make("terra.where", {loss->atTarget, grad, loss->number(call, 0, loss->element)}));
+}
+
+bool importNllLoss(ImportCall &call, const ir::AtenForm &form) {
+  return call.event().op->name == "aten::nll_loss_forward" ? importNllLossForward(call, form)
+                                                           : importNllLossBackward(call, form);
 }
 
 using ImportFn = bool (*)(ImportCall &, const ir::AtenForm &);
@@ -283,7 +337,7 @@ ImportFn importerOf(StringRef op) {
       .Case(ir::LayerNormBackwardOp::getOperationName(), importLayerNormBackward)
       .Case(ir::BatchNormOp::getOperationName(), importBatchNorm)
       .Case(ir::BatchNormBackwardOp::getOperationName(), importBatchNormBackward)
-      .Case(ir::IotaOp::getOperationName(), importNllLossBackward)
+      .Case(ir::IotaOp::getOperationName(), importNllLoss)
       .Default(nullptr);
 }
 

@@ -49,7 +49,7 @@ LogicalResult KernelAnalysis::addWrite(ir::WriteOp write) {
     return failure();
   out.node = *node;
   out.strides = stridesOf(write.getStrides(), *alignment);
-  if (write.getSlot().getDefiningOp<ir::ScratchOp>())
+  if (tasks && write.getSlot().getDefiningOp<ir::ScratchOp>())
     out.perTask = numel;
   writes.push_back(std::move(out));
   return success();

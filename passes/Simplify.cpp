@@ -72,6 +72,7 @@ struct SumOfOneHot : OpRewritePattern<ir::SumOp> {
   using OpRewritePattern::OpRewritePattern;
 
   // sum(where(i == iota, x, 0)) => where(0 <= i < n, x, 0) where neither i nor x varies along the sum
+  // sum(where(i == iota, x - y, 0)) => where(0 <= i < n, sum(where(i == iota, x, 0)) - y, 0) where neither i nor y does
   LogicalResult matchAndRewrite(ir::SumOp op, PatternRewriter &rewriter) const override {
     auto where = op.getInput().getDefiningOp<ir::WhereOp>();
     auto equal = where ? where->getOperand(0).getDefiningOp<ir::EqOp>() : ir::EqOp();
@@ -84,8 +85,17 @@ struct SumOfOneHot : OpRewritePattern<ir::SumOp> {
       int64_t d = dim - rank + tensorType(v).getRank();
       return d >= 0 && tensorType(v).getDimSize(d) != 1;
     };
-    if (!iota || tensorType(iota).getRank() != rank || int64_t(iota.getDim()) != dim || varies(index) || varies(x))
+    if (!iota || tensorType(iota).getRank() != rank || int64_t(iota.getDim()) != dim || varies(index))
       return failure();
+    if (varies(x)) {
+      auto difference = x.getDefiningOp<ir::SubOp>();
+      if (!difference || varies(difference.getB()) || tensorType(difference.getA()) != tensorType(op.getInput()))
+        return failure();
+      Value picked = makeElementwise(rewriter, op.getLoc(), "terra.where",
+                                     {where->getOperand(0), difference.getA(), where->getOperand(2)});
+      picked = ir::SumOp::create(rewriter, op.getLoc(), op.getType(), picked, op.getDimsAttr());
+      x = makeElementwise(rewriter, op.getLoc(), "terra.sub", {picked, difference.getB()});
+    }
     auto make = [&](StringRef name, ValueRange operands) {
       return makeElementwise(rewriter, op.getLoc(), name, operands);
     };

@@ -49,6 +49,11 @@ struct Candidate {
   bool reduces() const { return succeeded(analysis) && !reductions.empty() && oneStage && !analysis->tasks; }
   bool reads(Value slot) const { return touches<ir::ReadOp>(slot, 0); }
   bool writes(Value slot) const { return touches<ir::WriteOp>(slot, 1); }
+  /// For kernels after it: the tasks of a divided kernel would have a part each.
+  bool fillsScratch() const {
+    return llvm::any_of(kernel.getBody().getOps<ir::WriteOp>(),
+                        [](ir::WriteOp write) { return write.getSlot().getDefiningOp<ir::ScratchOp>() != nullptr; });
+  }
   /// One of them writes what the other touches.
   bool conflicts(const Candidate &other) const {
     auto clobbers = [](const Candidate &a, const Candidate &b) {
@@ -72,7 +77,12 @@ private:
 /// Works on the kernels of one group.
 class Splitter {
 public:
-  explicit Splitter(ir::GroupOp group) : group_(group), b_(group.getContext()) {}
+  explicit Splitter(ir::GroupOp group) : group_(group), b_(group.getContext()) {
+    for (auto scratch : group.getBody().getOps<ir::ScratchOp>()) { // FormKernels has some already
+      scratch_ = scratch;
+      bytes_ = int64_t(scratch.getBytes());
+    }
+  }
 
   void run() {
     for (ir::KernelOp kernel : llvm::to_vector(group_.getBody().getOps<ir::KernelOp>())) {
@@ -109,7 +119,7 @@ private:
 
   bool fits(Candidate &rows, Candidate &columns) {
     if (failed(rows.analysis) || rows.reductions.empty() || rows.kernel.getDomain() != columns.kernel.getDomain() ||
-        (rows.analysis->tasks && !rows.analysis->accumulates()))
+        (rows.analysis->tasks && !rows.analysis->accumulates()) || (!rows.analysis->tasks && rows.fillsScratch()))
       return false;
     for (auto [d, size] : llvm::enumerate(rows.analysis->sizes))
       if (size > 1 && !((rows.analysis->reduced ^ columns.analysis->reduced) >> d & 1))

@@ -1,5 +1,6 @@
 #include "runtime/GraphRunner.h"
 
+#include "graph/Guards.h"
 #include "runtime/Program.h"
 
 #include <algorithm>
@@ -223,6 +224,22 @@ bool injectsFailure(const Run &run, const Instruction &instruction) {
                                 instruction.events.end();
 }
 
+/// Compiled code computes what eager does, for the values that are there.
+bool guardsHold(const Run &run, const Instruction &instruction) {
+  return std::all_of(instruction.guarded.begin(), instruction.guarded.end(), [&](uint32_t index) {
+    const graph::SegmentEvent &event = run.segment().events[index];
+    uint32_t operand = graph::guardedOperand(*event.event);
+    const graph::SlotRef &ref = event.inputs[operand];
+    const Buffer *buffer = run.buffers[ref.slot].get();
+    if (!buffer || buffer->state() != Buffer::State::Ready) // made by the instruction itself
+      return false;
+    const TensorMeta &meta = event.event->inputs[operand].meta;
+    int64_t offset = ref.offsetFeed == kNever ? meta.offset : run.binding.offsets[ref.offsetFeed];
+    return graph::guardHolds(*event.event,
+                             static_cast<const char *>(buffer->data()) + offset * int64_t(elementSize(meta.dtype)));
+  });
+}
+
 void *resolve(Run &run, const KernelArg &arg, char *scratch) {
   switch (arg.kind) {
   case KernelArg::Kind::Scalar:
@@ -257,7 +274,8 @@ void GraphRunner::recordFailure(Run &run, uint32_t event, std::exception_ptr err
 void GraphRunner::step(Run &run, uint32_t index) {
   const Instruction &instruction = run.executable->instructions[index];
   bool whole = instruction.kind == Instruction::Kind::Kernel && !run.unfused[index] &&
-               !injectsFailure(run, instruction) && !run.failure->failed.load(std::memory_order_relaxed);
+               !injectsFailure(run, instruction) && !run.failure->failed.load(std::memory_order_relaxed) &&
+               guardsHold(run, instruction);
   if (whole)
     runKernels(run, instruction);
   else if (instruction.kind != Instruction::Kind::Nothing)

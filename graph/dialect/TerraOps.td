@@ -144,7 +144,7 @@ def Terra_IotaOp : Terra_Op<"iota", [Pure, DeclareOpInterfaceMethods<Terra_AtenO
   let hasVerifier = 1;
   let extraClassDefinition = [{
     ::llvm::ArrayRef<::llvm::StringRef> $cppClass::getAtenForms() {
-      static const std::vector<::llvm::StringRef> forms = {"aten::nll_loss_backward"};
+      static const std::vector<::llvm::StringRef> forms = {"aten::nll_loss_forward", "aten::nll_loss_backward"};
       return forms;
     }
   }];
