@@ -119,12 +119,6 @@ graph::Whole beginWhole(const py::object &roots, const py::object &inputs, bool 
   });
 }
 
-/// The engine is about to run. Returns what `endEngine` takes.
-bool beginEngine(const py::object &roots) {
-  frontend::showHistory(tensorsIn(roots));
-  return frontend::excludeAbove(true);
-}
-
 /// The Python object of the eager node behind a CallNode's; null when there is none.
 py::object eagerObject(PyObject *self) {
   auto *call =
@@ -179,13 +173,10 @@ PyTypeObject *nodeType(PyTypeObject *base, const std::string &name) {
   return type;
 }
 
-/// `tensor.grad_fn` as eager has it. PyTorch keeps a node's Python object as long as the node.
-py::object gradFn(const py::object &tensor) {
-  const at::Tensor &value = THPVariable_Unpack(tensor.ptr());
-  if (!value.grad_fn())
-    return py::none();
+/// The program looks at the history behind these nodes. PyTorch keeps a node's Python object as long as the node.
+void show(c10::ArrayRef<torch::autograd::Node *> nodes) {
   std::vector<py::object> shown;
-  for (frontend::CallNode *call : frontend::showHistory({value})) {
+  for (frontend::CallNode *call : frontend::materializeFrom(nodes)) {
     shown.push_back(py::reinterpret_steal<py::object>(torch::autograd::functionToPyObject(call->getptr())));
     PyTypeObject *type = Py_TYPE(shown.back().ptr());
     if (type->tp_getattro != &nodeAttribute) {
@@ -194,7 +185,41 @@ py::object gradFn(const py::object &tensor) {
       Py_SET_TYPE(shown.back().ptr(), named);
     }
   }
-  return py::reinterpret_steal<py::object>(torch::autograd::functionToPyObject(value.grad_fn()));
+}
+
+/// `tensor.grad_fn` as eager has it. A custom Function is what it is in eager; `next_functions` shows what is behind it.
+py::object gradFn(const py::object &tensor) {
+  frontend::NodePtr node = THPVariable_Unpack(tensor.ptr()).grad_fn();
+  if (!node)
+    return py::none();
+  if (!frontend::isPythonNode(*node))
+    show({node.get()});
+  return py::reinterpret_steal<py::object>(torch::autograd::functionToPyObject(node));
+}
+
+/// Held weakly by its object before 2.13.
+template <typename Function> frontend::NodePtr nodeOf(Function &function) {
+  if constexpr (requires { function.cdata.lock(); })
+    return function.cdata.lock();
+  else
+    return function.cdata;
+}
+
+/// The program looks behind the node of a custom Function.
+void showBehind(const py::object &function) {
+  if (!THPFunction_Check(function.ptr()))
+    return;
+  if (frontend::NodePtr node = nodeOf(*reinterpret_cast<THPFunction *>(function.ptr())))
+    show({node.get()});
+}
+
+/// The engine is about to run. Returns what `endEngine` takes. A root may be a GradientEdge.
+bool beginEngine(const py::object &roots) {
+  frontend::showHistory(tensorsIn(roots));
+  for (py::handle root : roots)
+    if (!THPVariable_Check(root.ptr()) && py::hasattr(root, "node"))
+      showBehind(root.attr("node"));
+  return frontend::excludeAbove(true);
 }
 
 } // namespace
@@ -211,6 +236,7 @@ void bindAutograd(py::module_ &module) {
   module.def("begin_whole", &beginWhole);
   module.def("end_whole", &frontend::leaveWhole);
   module.def("grad_fn", &gradFn);
+  module.def("show_behind", &showBehind);
 }
 
 } // namespace terra::python

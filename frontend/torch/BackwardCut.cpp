@@ -46,11 +46,36 @@ BackwardCut BackwardCut::afterLeaf(std::vector<uint32_t> &kept) const {
   return after;
 }
 
+BackwardCut BackwardCut::afterRun(std::vector<bool> defined, std::vector<uint32_t> &kept) const {
+  BackwardCut after = afterLeaf(kept);
+  after.numTensors += size_t(std::count(defined.begin(), defined.end(), true));
+  after.ran = {ready.front().place, std::move(defined)};
+  return after;
+}
+
+variable_list runNode(Node &node, variable_list inputs, bool retainGraph) {
+  if (!retainGraph)
+    node.will_release_variables();
+  bool hooked = !node.post_hooks().empty();
+  variable_list copy;
+  if (hooked)
+    copy = inputs;
+  variable_list outputs = node(std::move(inputs));
+  torch::autograd::validate_outputs(node.next_edges(), outputs, [&](const std::string &message) {
+    return "Function " + node.name() + " returned an " + message;
+  });
+  for (const auto &hook : node.post_hooks())
+    outputs = (*hook)(outputs, copy);
+  if (!retainGraph)
+    node.release_variables();
+  return outputs;
+}
+
 BackwardEngine::BackwardEngine(BackwardWalk &walk, const BackwardEdges &edges, bool retainGraph, const BackwardCut &cut,
                                const std::vector<BackwardPlace> &executed, std::vector<at::Tensor> &gradients)
     : walk_(walk), retainGraph_(retainGraph) {
   nameNodes();
-  countDependencies(executed);
+  countDependencies(cut, executed);
   if (cut.start)
     begin(edges, gradients);
   else
@@ -79,13 +104,13 @@ void BackwardEngine::nameNodes() {
     remaining_.push_back(places.size());
 }
 
-void BackwardEngine::countDependencies(const std::vector<BackwardPlace> &executed) {
+void BackwardEngine::countDependencies(const BackwardCut &cut, const std::vector<BackwardPlace> &executed) {
   std::unordered_set<const Node *> passed;
   for (BackwardPlace place : executed)
     if (place.inner < nodes_[place.node].size() && passed.insert(nodeAt(place)).second)
       --remaining_[place.node];
   for (const auto &[node, place] : places_) {
-    if (passed.contains(node))
+    if (passed.contains(node) && !(cut.ran && cut.ran->place == place))
       continue;
     for (const Edge &edge : node->next_edges())
       if (edge.is_valid())
@@ -119,6 +144,12 @@ void BackwardEngine::resume(const BackwardCut &cut, std::vector<at::Tensor> &gra
     Node *node = nodeAt(waiting.place);
     notReady_.emplace(node, bufferOf(waiting, node));
   }
+  if (!cut.ran)
+    return;
+  ran_ = {nodeAt(cut.ran->place), variable_list(cut.ran->defined.size())};
+  for (size_t i = 0; i < cut.ran->defined.size(); ++i)
+    if (cut.ran->defined[i])
+      ran_->outputs[i] = std::move(gradients[next++]);
 }
 
 namespace {
@@ -141,6 +172,8 @@ BackwardEngine::Task BackwardEngine::pop() {
 
 void BackwardEngine::skip() { pop(); }
 
+void BackwardEngine::putOutputs(variable_list outputs) { ran_ = {pop().node, std::move(outputs)}; }
+
 void BackwardEngine::releaseExecuted(const std::vector<BackwardPlace> &executed) {
   for (BackwardPlace place : executed)
     if (place.inner < nodes_[place.node].size())
@@ -153,22 +186,14 @@ void BackwardEngine::putInputs(std::vector<at::Tensor> inputs) {
 }
 
 void BackwardEngine::step() {
+  if (std::optional<Ran> ran = std::exchange(ran_, std::nullopt))
+    return deliverAll(*ran->node, ran->outputs);
   Task task = pop();
-  Node &node = *task.node;
-  if (!retainGraph_)
-    node.will_release_variables();
-  bool hooked = !node.post_hooks().empty();
-  variable_list inputs;
-  if (hooked)
-    inputs = task.inputs.buffer;
-  variable_list outputs = node(std::move(task.inputs.buffer));
-  torch::autograd::validate_outputs(node.next_edges(), outputs, [&](const std::string &message) {
-    return "Function " + node.name() + " returned an " + message;
-  });
-  for (const auto &hook : node.post_hooks())
-    outputs = (*hook)(outputs, inputs);
-  if (!retainGraph_)
-    node.release_variables();
+  variable_list outputs = runNode(*task.node, std::move(task.inputs.buffer), retainGraph_);
+  deliverAll(*task.node, outputs);
+}
+
+void BackwardEngine::deliverAll(Node &node, variable_list &outputs) {
   for (size_t i = 0; i < outputs.size(); ++i)
     if (const Edge &next = node.next_edge(i); next.is_valid())
       deliver(next, std::move(outputs[i]));
@@ -207,20 +232,29 @@ BackwardCut BackwardEngine::cut() const {
   std::sort(cut.partial.begin(), cut.partial.end(), [](const auto &a, const auto &b) {
     return std::pair(a.place.node, a.place.inner) < std::pair(b.place.node, b.place.inner);
   });
+  if (!ran_)
+    return cut;
+  cut.ran = {places_.at(ran_->node), {}};
+  for (const at::Tensor &output : ran_->outputs) {
+    cut.ran->defined.push_back(output.defined());
+    cut.numTensors += output.defined();
+  }
   return cut;
 }
 
 std::vector<at::Tensor> BackwardEngine::gradients() const {
   std::vector<at::Tensor> all;
-  auto add = [&](const InputBuffer &inputs) {
-    for (const at::Tensor &input : inputs.buffer)
-      if (input.defined())
-        all.push_back(input);
+  auto add = [&](const variable_list &tensors) {
+    for (const at::Tensor &tensor : tensors)
+      if (tensor.defined())
+        all.push_back(tensor);
   };
   for (const Task &task : ready_)
-    add(task.inputs);
+    add(task.inputs.buffer);
   for (const BackwardCut::Waiting &waiting : cut().partial)
-    add(notReady_.at(nodeAt(waiting.place)));
+    add(notReady_.at(nodeAt(waiting.place)).buffer);
+  if (ran_)
+    add(ran_->outputs);
   return all;
 }
 

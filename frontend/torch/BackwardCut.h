@@ -4,6 +4,8 @@
 #include "frontend/torch/BackwardWalk.h"
 
 #include <algorithm>
+#include <optional>
+#include <typeinfo>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -32,18 +34,26 @@ struct BackwardCut {
     size_t numTensors() const { return size_t(std::count(defined.begin(), defined.end(), true)); }
   };
 
+  /// A node that ran alone: what it returned, by edge, is still to be passed on.
+  struct Ran {
+    BackwardPlace place;
+    std::vector<bool> defined;
+    bool operator==(const Ran &) const = default;
+  };
+
   bool start = false; ///< nothing has been done: the gradients are those of the roots
   std::vector<Waiting> ready; ///< as the engine keeps them: a heap
   std::vector<Waiting> partial; ///< by place
-  size_t numTensors = 0; ///< gradients that have arrived, in the order of `ready`, then `partial`
+  std::optional<Ran> ran;
+  size_t numTensors = 0; ///< gradients that have arrived, in the order of `ready`, `partial` and `ran`
 
   bool operator==(const BackwardCut &other) const {
-    return start == other.start && ready == other.ready && partial == other.partial;
+    return start == other.start && ready == other.ready && partial == other.partial && ran == other.ran;
   }
-  bool done() const { return !start && ready.empty(); }
+  bool done() const { return !start && ready.empty() && !ran; }
   /// Hooks have to be called, or the node to be run, before anything else can happen.
   bool waitsForCall(const BackwardWalk &walk) const {
-    return !start && !ready.empty() && !ready.front().hooksCalled && ready.front().place.inner == 0 &&
+    return !start && !ran && !ready.empty() && !ready.front().hooksCalled && ready.front().place.inner == 0 &&
            walk.called(ready.front().place.node);
   }
 
@@ -51,7 +61,13 @@ struct BackwardCut {
   BackwardCut afterHooks() const;
   /// After the first ready node ran, and led nowhere. `kept`: where the remaining gradients are now.
   BackwardCut afterLeaf(std::vector<uint32_t> &kept) const;
+  /// The same for one that ran alone, and returned something on these edges, which comes after what is kept.
+  BackwardCut afterRun(std::vector<bool> defined, std::vector<uint32_t> &kept) const;
 };
+
+/// What the engine does with a node, after the hooks that come before it.
+torch::autograd::variable_list runNode(torch::autograd::Node &node, torch::autograd::variable_list inputs,
+                                       bool retainGraph);
 
 /// What PyTorch's engine does, node by node, in its order, on one thread; hooks before nodes are its user's to call. It can begin in the middle.
 class BackwardEngine {
@@ -60,16 +76,21 @@ public:
   BackwardEngine(BackwardWalk &walk, const BackwardEdges &edges, bool retainGraph, const BackwardCut &cut,
                  const std::vector<BackwardPlace> &executed, std::vector<at::Tensor> &gradients);
 
-  bool done() const { return ready_.empty(); }
-  /// The first ready node has hooks that were not called: known ones, or such that came meanwhile.
-  bool waitsForCall() const { return !ready_.front().hooksCalled && hasHooksToCall(*next()); }
+  bool done() const { return ready_.empty() && !ran_; }
+  /// The first ready node has hooks that were not called, or runs alone: known ones, or such that came meanwhile.
+  bool waitsForCall() const {
+    return !ran_ && ((!hooksCalled() && hasHooksToCall(*next())) || (!isLeaf(*next()) && runsAlone(*next())));
+  }
+  bool hooksCalled() const { return ready_.front().hooksCalled; }
   torch::autograd::Node *next() const { return ready_.front().node; }
   /// Takes the first ready node's gradients, and puts them back after its hooks were called.
   std::vector<at::Tensor> takeInputs() { return std::move(ready_.front().inputs.buffer); }
   void putInputs(std::vector<at::Tensor> inputs);
   /// After someone else ran the first ready node, which led nowhere.
   void skip();
-  /// Runs the first ready node.
+  /// After someone else ran the first ready node.
+  void putOutputs(std::vector<at::Tensor> outputs);
+  /// Passes these on, or runs the first ready node.
   void step();
 
   BackwardCut cut() const;
@@ -90,10 +111,12 @@ private:
   };
 
   void nameNodes();
-  void countDependencies(const std::vector<BackwardPlace> &executed);
+  void countDependencies(const BackwardCut &cut, const std::vector<BackwardPlace> &executed);
   void begin(const BackwardEdges &edges, std::vector<at::Tensor> &gradients);
   void resume(const BackwardCut &cut, std::vector<at::Tensor> &gradients);
   Node *nodeAt(BackwardPlace place) const { return nodes_[place.node][place.inner]; }
+  static bool isLeaf(Node &node) { return typeid(node) == typeid(torch::autograd::AccumulateGrad); }
+  void deliverAll(Node &node, std::vector<at::Tensor> &outputs);
   void deliver(const torch::autograd::Edge &edge, at::Tensor &&gradient);
   void push(Task task);
   Task pop();
@@ -106,6 +129,11 @@ private:
   std::unordered_map<Node *, int> dependencies_;
   std::unordered_map<Node *, torch::autograd::InputBuffer> notReady_;
   std::vector<Task> ready_; ///< a heap
+  struct Ran {
+    Node *node = nullptr;
+    std::vector<at::Tensor> outputs;
+  };
+  std::optional<Ran> ran_; ///< BackwardCut::ran
   std::vector<BackwardPlace> executed_;
 };
 

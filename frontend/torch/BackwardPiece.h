@@ -20,7 +20,7 @@ struct BackwardPiece;
 struct BackwardStation {
   BackwardCut cut;
   bool waitsForCall = false;
-  BackwardStation *afterHooks = nullptr, *afterLeaf = nullptr;
+  BackwardStation *afterHooks = nullptr, *afterLeaf = nullptr, *afterRun = nullptr;
   std::vector<uint32_t> kept; ///< BackwardCut::afterLeaf
   /// Pieces without events that begin here. Those with events are spans.
   std::vector<std::shared_ptr<const BackwardPiece>> silent;
@@ -67,6 +67,7 @@ public:
   BackwardStation *at(BackwardCut cut, const BackwardWalk &walk);
   BackwardStation *afterHooks(BackwardStation *station, const BackwardWalk &walk);
   BackwardStation *afterLeaf(BackwardStation *station, const BackwardWalk &walk);
+  BackwardStation *afterRun(BackwardStation *station, const std::vector<bool> &defined, const BackwardWalk &walk);
 
 private:
   std::vector<uint64_t> signature_;

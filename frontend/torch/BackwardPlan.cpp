@@ -60,4 +60,14 @@ BackwardStation *BackwardPlan::afterLeaf(BackwardStation *station, const Backwar
   return station->afterLeaf;
 }
 
+BackwardStation *BackwardPlan::afterRun(BackwardStation *station, const std::vector<bool> &defined,
+                                        const BackwardWalk &walk) {
+  if (!station->afterRun || station->afterRun->cut.ran->defined != defined) {
+    std::vector<uint32_t> kept;
+    station->afterRun = at(station->cut.afterRun(defined, kept), walk);
+    station->kept = std::move(kept);
+  }
+  return station->afterRun;
+}
+
 } // namespace terra::frontend

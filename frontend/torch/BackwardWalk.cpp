@@ -23,10 +23,7 @@ bool hasHooksBefore(Node &node) {
   return !node.pre_hooks().empty() || !node.tensor_pre_hooks().empty() || !node.retains_grad_hooks().empty();
 }
 
-/// Its backward is Python code, or a library's: it has to run.
-bool isCustom(const std::type_info &type) {
-  return std::strstr(type.name(), "PyNode") || std::strstr(type.name(), "CppNode");
-}
+bool isNamed(const Node &node, const char *name) { return std::strstr(typeid(node).name(), name) != nullptr; }
 
 /// Frozen since the forward: the engine drops its gradient.
 bool isPlainLeaf(const AccumulateGrad &leaf, bool accumulates) {
@@ -39,7 +36,7 @@ bool isPlainLeaf(const AccumulateGrad &leaf, bool accumulates) {
 
 /// What has become of a call that the engine would notice; empty when nothing.
 const char *changeSince(const CallNode &call) {
-  if (call.released() && !call.host().kept.empty())
+  if (call.released() && !call.host().keepsNothing())
     return "of a graph that has been released";
   for (const SavedStorage &saved : call.saved)
     if (saved.counter.enabled() && saved.counter.current_version() != saved.version)
@@ -66,6 +63,10 @@ bool hasHooksToCall(Node &node) {
   return hasHooksBefore(leaf) || !leaf.post_hooks().empty() ||
          torch::autograd::impl::post_acc_grad_hooks(leaf.variable);
 }
+
+bool isPythonNode(const Node &node) { return isNamed(node, "PyNode"); }
+
+bool runsAlone(Node &node) { return !node.post_hooks().empty() || isPythonNode(node) || isNamed(node, "CppNode"); }
 
 BackwardWalk::Scope::Scope() {
   if (spareWalks.empty()) {
@@ -171,10 +172,10 @@ bool BackwardWalk::cannot(const char *reason) {
   return false;
 }
 
-void BackwardWalk::noteHooks(uint32_t node, bool any) {
-  called_[node] = any;
-  hooked_ |= any;
-  signature_.push_back(any);
+void BackwardWalk::noteCalls(uint32_t node, bool hooks, bool alone) {
+  called_[node] = hooks || alone;
+  hooked_ |= called_[node];
+  signature_.push_back(uint64_t(alone) << 1 | uint64_t(hooks));
 }
 
 bool BackwardWalk::isAsFound(uint32_t index) const {
@@ -191,12 +192,10 @@ bool BackwardWalk::visit(const runtime::Session &session, Node *node) {
   const std::type_info &type = typeid(*node);
   if (type == typeid(AccumulateGrad))
     return visitLeaf(static_cast<AccumulateGrad &>(*node));
-  if (!node->post_hooks().empty())
-    return cannot("with a hook behind a node");
-  if (isCustom(type))
-    return cannot("through a custom autograd.Function");
-  noteHooks(indexOf(node), hasHooksBefore(*node));
+  noteCalls(indexOf(node), hasHooksBefore(*node), runsAlone(*node));
   if (type == typeid(CallNode)) {
+    if (!node->post_hooks().empty())
+      return cannot("with a hook behind a node");
     auto &call = static_cast<CallNode &>(*node);
     if (!visitCall(session, call))
       return false;
@@ -238,7 +237,7 @@ bool BackwardWalk::visitLeaf(AccumulateGrad &leaf) {
     return cannot("into a parameter or gradient that is no plain tensor");
   leaves_.push_back(&leaf);
   signature_.push_back(kLeaf);
-  noteHooks(indexOf(&leaf), hasHooksToCall(leaf));
+  noteCalls(indexOf(&leaf), hasHooksToCall(leaf));
   return true;
 }
 

@@ -29,15 +29,20 @@ struct BackwardEdges {
 
 /// Hooks that are called before the node runs, or, of a parameter, around it.
 bool hasHooksToCall(torch::autograd::Node &node);
+/// A custom autograd.Function.
+bool isPythonNode(const torch::autograd::Node &node);
+/// No part of a graph: its backward is the program's code, or hooks look at what it returns. Of nodes that are no parameters.
+bool runsAlone(torch::autograd::Node &node);
 
 class BackwardWalk {
 public:
-  /// Walks the graph from the roots. False when a backward through it cannot be recognised: hooks behind nodes, nodes written in
-  /// Python, history from before the region, values modified or released since they were saved.
+  /// Walks the graph from the roots. False when a backward through it cannot be recognised: history from before the region, or that
+  /// the program has looked at, values modified or released since they were saved.
   bool walk(const runtime::Session &session, const BackwardRequest &request, const BackwardEdges &edges);
   /// Why it could not, in words.
   const char *reason() const { return reason_; }
-  /// Somebody wants to see gradients on their way (tensor hooks, `retain_grad`, hooks after accumulation): nodes for which `called`.
+  /// The program's code is called on the way (tensor hooks, `retain_grad`, hooks after accumulation; nodes that run alone): at nodes
+  /// for which `called`.
   bool hooked() const { return hooked_; }
   bool called(uint32_t node) const { return called_[node]; }
 
@@ -69,8 +74,7 @@ private:
   bool visitLeaf(torch::autograd::AccumulateGrad &leaf);
   bool place(const runtime::Session &session, const torch::autograd::Node &node);
   bool cannot(const char *reason);
-  /// Takes note of hooks that are called before the node runs.
-  void noteHooks(uint32_t node, bool any);
+  void noteCalls(uint32_t node, bool hooks, bool alone = false);
   void addInputs(const BackwardEdges &edges);
   uint32_t indexOf(torch::autograd::Node *node);
   void addIdentity(const void *thing);

@@ -1,5 +1,6 @@
 #include "frontend/torch/CallNode.h"
 
+#include "frontend/torch/BackwardCut.h"
 #include "frontend/torch/Frontend.h"
 #include "frontend/torch/Replay.h"
 #include "frontend/torch/Storage.h"
@@ -111,14 +112,36 @@ variable_list CallNode::apply(variable_list &&gradients) {
   TORCH_CHECK(materialized_, "terra: ", name(),
               " was reached by an engine that Terra does not know of; call torch.autograd.backward or "
               "torch.autograd.grad from Python");
+  runEagerNodes(gradients);
   return std::move(gradients);
+}
+
+/// `backward(inputs=[result])` runs the node of the result and drops what it returns: only errors and hooks tell.
+void CallNode::runEagerNodes(const variable_list &gradients) {
+  const auto *execution = torch::autograd::get_current_graph_task_exec_info();
+  if (!execution || execution->empty())
+    return;
+  std::unordered_set<Node *> seen;
+  for (const torch::autograd::Edge &edge : next_edges()) {
+    auto it = execution->find(edge.function.get());
+    if (!edge.is_valid() || (it != execution->end() && it->second.should_execute()) ||
+        !seen.insert(edge.function.get()).second)
+      continue;
+    variable_list inputs(edge.function->num_inputs());
+    for (size_t i = 0; i < gradients.size(); ++i)
+      if (next_edge(i).function == edge.function)
+        inputs[next_edge(i).input_nr] = gradients[i];
+    for (const auto &hook : edge.function->pre_hooks())
+      inputs = (*hook)(inputs);
+    runNode(*edge.function, std::move(inputs), torch::autograd::get_current_graph_task_keep_graph());
+  }
 }
 
 void CallNode::materialize() {
   const CallSpan &host = this->host();
   if (materialized_)
     return;
-  if (released_ && !host.kept.empty())
+  if (released_ && !host.keepsNothing())
     return describeInputs(); // the engine looks at them before it finds out
   const graph::Event &event = *span_->call.event;
   Placeholders made;
@@ -165,9 +188,12 @@ void CallNode::materialize() {
   replayedUntil_ = at::sequence_number::peek();
   markModified(results);
   edge_list edges;
+  bool described = num_inputs() > 0;
   auto pass = [&](const at::Tensor &result, bool history) {
     bool differentiable = history && result.requires_grad();
     edges.push_back(differentiable ? torch::autograd::impl::gradient_edge(result) : torch::autograd::Edge());
+    if (described)
+      return;
     if (result.defined())
       add_input_metadata(result);
     else
@@ -280,19 +306,20 @@ bool deriveKept(const runtime::CompiledSegment &segment, const runtime::Span &sp
     operands.push_back(placeholder());
   std::vector<NodePtr> nodes;
   std::vector<at::Tensor> tensors(event.inputs.size());
+  auto operand = [&](uint32_t index) -> at::Tensor {
+    if (span.call.inputs[index].slot == kNever)
+      return {};
+    at::Tensor tensor = operandTensor(event, index, operands[index], event.inputs[index].meta.offset);
+    if (event.inputs[index].meta.requiresGrad) // not a leaf: its accumulator would hold it
+      torch::autograd::impl::set_gradient_edge(tensor, {makeNode<torch::autograd::Identity>(), 0});
+    return tensors[index] = tensor;
+  };
+  auto storage = [&](uint32_t slot) { return made(slot); };
+  Replay replay(segment, span, host, {operand, storage, nullptr});
   {
-    auto operand = [&](uint32_t index) -> at::Tensor {
-      if (span.call.inputs[index].slot == kNever)
-        return {};
-      at::Tensor tensor = operandTensor(event, index, operands[index], event.inputs[index].meta.offset);
-      if (event.inputs[index].meta.requiresGrad) // not a leaf: its accumulator would hold it
-        torch::autograd::impl::set_gradient_edge(tensor, {makeNode<torch::autograd::Identity>(), 0});
-      return tensors[index] = tensor;
-    };
-    auto storage = [&](uint32_t slot) { return made(slot); };
     std::vector<at::Tensor> results;
     try {
-      results = Replay(segment, span, host, {operand, storage, nullptr}).run();
+      results = replay.run();
     } catch (const std::exception &) {
       return false;
     }
@@ -306,6 +333,7 @@ bool deriveKept(const runtime::CompiledSegment &segment, const runtime::Span &sp
       }
   }
   host.name = nodes.front()->name();
+  host.keepsNumbers = replay.numbersAreKept();
   for (uint32_t i = 0; i < operands.size(); ++i) {
     bool alive = tensors[i].defined() && tensors[i].use_count() > 1;
     tensors[i].reset();

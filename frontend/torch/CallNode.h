@@ -41,9 +41,12 @@ struct CallSpan {
   /// The node's outputs are the hidden bases, and not the results.
   bool behindBases() const { return !views.hidden.empty() && views.hidden.front().history; }
   std::vector<Kept> kept;
+  bool keepsNumbers = false; ///< of the call's arguments, as tensors
   std::string name; ///< of eager's node of the first result
   uint32_t written = graph::kNever; ///< operand that the call writes and gives another history
 
+  /// Eager's nodes do not care whether they have been released.
+  bool keepsNothing() const { return kept.empty() && !keepsNumbers; }
   /// How far the call moves the version counter of an operand.
   uint32_t stepsOf(uint32_t operand) const;
 };
@@ -85,6 +88,8 @@ public:
 
   /// Makes eager's nodes behind this one. Does nothing the second time, or after they have been released.
   void materialize();
+  /// Whoever hands it gradients may compare them with what the call made. Part of `materialize`.
+  void describeInputs();
 
   torch::autograd::variable_list apply(torch::autograd::variable_list &&gradients) override;
   void release_variables() override;
@@ -93,7 +98,7 @@ public:
 private:
   /// A saved operand as it was when the call was made.
   void setVersion(const at::Tensor &tensor, uint32_t operand, const SavedStorage &saved) const;
-  void describeInputs();
+  void runEagerNodes(const torch::autograd::variable_list &gradients);
   void markModified(const std::vector<at::Tensor> &results) const;
 
   std::shared_ptr<runtime::CompiledSegment> segment_;

@@ -100,6 +100,7 @@ private:
     for (size_t i = 0; i < host->constants.size(); ++i)
       host->constants[i].first = knownHost.constants[i].first;
     host->kept = knownHost.kept;
+    host->keepsNumbers = knownHost.keepsNumbers;
     host->name = knownHost.name;
     auto span = std::make_shared<Span>(known);
     span->call.event = std::move(event);

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <optional>
 
 namespace terra::frontend {
 
@@ -105,7 +106,17 @@ private:
       runLeaf(static_cast<AccumulateGrad &>(node), std::move(inputs));
       return engine_ ? engine_->skip() : passLeaf();
     }
-    inputs = callHooks(node, std::move(inputs));
+    if (!engine_ || !engine_->hooksCalled())
+      inputs = callHooks(node, std::move(inputs));
+    if (runsAlone(node)) {
+      std::optional<WithoutAbove> onlyBelow; // of the program's own code, whole calls are recognised
+      if (!isPythonNode(node))
+        onlyBelow.emplace();
+      for (const torch::autograd::Edge &edge : node.next_edges())
+        if (auto *call = dynamic_cast<CallNode *>(edge.function.get()))
+          call->describeInputs();
+      return putOutputs(runNode(node, std::move(inputs), progress_.retainGraph));
+    }
     if (!engine_ && !sameDefined(inputs))
       leavePlan();
     return engine_ ? engine_->putInputs(std::move(inputs)) : putInputs(std::move(inputs));
@@ -134,8 +145,22 @@ private:
     progress_.station = progress_.plan->afterHooks(progress_.station, progress_.walk);
   }
 
-  void passLeaf() {
-    BackwardStation *after = progress_.plan->afterLeaf(progress_.station, progress_.walk);
+  void passLeaf() { pass(progress_.plan->afterLeaf(progress_.station, progress_.walk)); }
+
+  void putOutputs(variable_list outputs) {
+    if (engine_)
+      return engine_->putOutputs(std::move(outputs));
+    std::vector<bool> defined;
+    for (const at::Tensor &output : outputs)
+      defined.push_back(output.defined());
+    pass(progress_.plan->afterRun(progress_.station, defined, progress_.walk));
+    for (at::Tensor &output : outputs)
+      if (output.defined())
+        progress_.gradients.push_back(std::move(output));
+  }
+
+  /// The first ready node has run.
+  void pass(BackwardStation *after) {
     called_.push_back(first().place);
     std::vector<at::Tensor> kept;
     for (uint32_t index : progress_.station->kept)
@@ -211,7 +236,7 @@ private:
 
   const BackwardEdges &edges_;
   BackwardProgress progress_;
-  std::vector<BackwardPlace> called_; ///< parameters
+  std::vector<BackwardPlace> called_; ///< parameters, and nodes that ran alone
   std::unique_ptr<BackwardEngine> engine_; ///< once the plan was left
 };
 
@@ -244,10 +269,10 @@ void setInterpreterLock(InterpreterLock lock) { interpreter = lock; }
 
 const char *whyNotHooked(const BackwardRequest &request) {
   if (!request.inputs.empty())
-    return "with hooks, for some inputs only";
+    return "with hooks or a custom autograd.Function, for some inputs only";
   return std::equal(request.gradients.begin(), request.gradients.end(), request.roots.begin(), fitsRoot)
              ? ""
-             : "with hooks, of a gradient that does not fit its root";
+             : "with hooks or a custom autograd.Function, of a gradient that does not fit its root";
 }
 
 void runHooked(const HookedJob &job) {

@@ -9,6 +9,8 @@
 #include <c10/core/GradMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include <algorithm>
+
 namespace terra::frontend {
 
 using graph::Alias;
@@ -26,6 +28,21 @@ public:
 private:
   Replay *before_;
 };
+
+bool isNumber(const c10::IValue &value) {
+  return value.isTensor() && value.toTensor().defined() && value.toTensor().unsafeGetTensorImpl()->is_wrapped_number();
+}
+
+/// The recorded call holds its numbers: others take their place, of which every reference tells.
+void ownNumbers(torch::jit::Stack &stack) {
+  for (c10::IValue &value : stack)
+    if (isNumber(value)) {
+      at::Tensor own(value.toTensor().unsafeGetTensorImpl()->shallow_copy_and_detach(
+          c10::VariableVersion(0), /*allow_tensor_metadata_change=*/false));
+      own.unsafeGetTensorImpl()->set_wrapped_number(true);
+      value = std::move(own);
+    }
+}
 
 } // namespace
 
@@ -46,6 +63,9 @@ std::vector<at::Tensor> Replay::run() {
     return sources_.scalars ? &(*sources_.scalars)[varying++] : &event.args[arg].scalar;
   };
   torch::jit::Stack stack = makeArguments(*host_.call, event, sources_.operand, feeds);
+  if (!sources_.scalars)
+    ownNumbers(stack);
+  noteNumbers(stack, stack.size());
   host_.call->entry->handle.callBoxed(stack);
   TORCH_CHECK(next_ == span_.count, "terra: ", event.name(), " makes fewer calls than when it was recorded");
   std::vector<at::Tensor> results;
@@ -59,6 +79,19 @@ std::vector<at::Tensor> Replay::run() {
   return results;
 }
 
+void Replay::noteNumbers(const torch::jit::Stack &stack, size_t count) {
+  auto known = [this](const at::Tensor &tensor) {
+    return std::any_of(numbers_.begin(), numbers_.end(), [&](const at::Tensor &one) { return one.is_same(tensor); });
+  };
+  for (size_t i = stack.size() - count; i < stack.size() && !sources_.scalars; ++i)
+    if (isNumber(stack[i]) && !known(stack[i].toTensor()))
+      numbers_.push_back(stack[i].toTensor());
+}
+
+bool Replay::numbersAreKept() const {
+  return std::any_of(numbers_.begin(), numbers_.end(), [](const at::Tensor &one) { return one.use_count() > 1; });
+}
+
 void Replay::answer(const OpEntry &entry, const c10::OperatorHandle &op, c10::DispatchKeySet keys,
                     torch::jit::Stack *stack) {
   if (entry.route == Route::Ignore) {
@@ -67,6 +100,7 @@ void Replay::answer(const OpEntry &entry, const c10::OperatorHandle &op, c10::Di
     c10::impl::ExcludeDispatchKeyGuard guard(kBelowAutograd);
     return op.redispatchBoxed(below(keys), stack);
   }
+  noteNumbers(*stack, entry.numArgs);
   BuilderScope builder;
   bool immediate = builder->build(entry, *stack, span_.call.event->context) == CallBuilder::Kind::Immediate;
   if (immediate && entry.makesScalarsOnly && builder->numOperands() == 0) {

@@ -21,6 +21,8 @@ public:
   Replay(const runtime::CompiledSegment &segment, const runtime::Span &span, const CallSpan &host, Sources sources);
   /// The call's results, flattened, with history. Throws when the call makes other inner calls than it did.
   std::vector<at::Tensor> run();
+  /// After a run with the recorded scalars: some that the call passed on as tensors are held by somebody else.
+  bool numbersAreKept() const;
 
   /// The replay under way on this thread.
   static Replay *current();
@@ -30,12 +32,14 @@ public:
 private:
   void answerUninitialised(const c10::OperatorHandle &op, c10::DispatchKeySet keys, torch::jit::Stack *stack);
   at::Tensor result(const graph::SegmentEvent &expected, const CallBuilder &builder, uint32_t index);
+  void noteNumbers(const torch::jit::Stack &stack, size_t count);
 
   const runtime::CompiledSegment &segment_;
   const runtime::Span &span_;
   const CallSpan &host_;
   Sources sources_;
   uint32_t next_ = 0, nextLent_ = 0;
+  std::vector<at::Tensor> numbers_;
 };
 
 } // namespace terra::frontend

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.autograd.function
 import torch.autograd.graph
 
 from terra import _C
@@ -130,6 +131,14 @@ def _register_hook(original: Callable[..., Any]) -> Callable[..., Any]:
     return register_hook
 
 
+def _next_functions(original: Any) -> property:
+    def next_functions(self: Any) -> Any:
+        _C.show_behind(self)
+        return original.__get__(self)
+
+    return property(next_functions, doc=original.__doc__)
+
+
 def install() -> None:
     engine = _engine(torch.autograd.graph._engine_run_backward)
     torch.autograd.graph._engine_run_backward = engine
@@ -139,3 +148,5 @@ def install() -> None:
     torch.Tensor.register_hook = _register_hook(torch.Tensor.register_hook)  # type: ignore[method-assign]
     base = torch._C.TensorBase.grad_fn
     torch.Tensor.grad_fn = property(_C.grad_fn, base.__set__, base.__delete__, base.__doc__)  # type: ignore[assignment]
+    function = torch.autograd.function.BackwardCFunction
+    function.next_functions = _next_functions(torch._C._FunctionBase.next_functions)  # type: ignore[attr-defined]
