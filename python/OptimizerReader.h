@@ -65,6 +65,11 @@ struct Names {
   TERRA_NAME(ns_coefficients);
   TERRA_NAME(ns_steps);
   TERRA_NAME(adjust_lr_fn);
+  TERRA_NAME(beta2_decay);
+  TERRA_NAME(d);
+  TERRA_NAME(row_var);
+  TERRA_NAME(col_var);
+  TERRA_NAME(variance);
 #undef TERRA_NAME
 };
 

@@ -1,4 +1,4 @@
-// Readers of NAdam, RAdam, Rprop, ASGD and Muon.
+// Readers of NAdam, RAdam, Rprop, ASGD, Muon and Adafactor.
 #include "frontend/torch/Compat.h"
 #include "python/OptimizerReader.h"
 
@@ -196,6 +196,44 @@ private:
   int adjust_ = 0;
 };
 
+class AdafactorReader final : public Reader {
+public:
+  using Reader::Reader;
+
+private:
+  void beginGroup(PyObject *group) override {
+    lr_ = rate(group);
+    if (isForeach() && lr_.kind != frontend::Rate::Kind::Python)
+      throw Unusual();
+    decay_ = number(item(group, names().beta2_decay));
+    PyObject *eps = item(group, names().eps);
+    if (!PyTuple_Check(eps) || PyTuple_GET_SIZE(eps) != 2)
+      throw Unusual();
+    PyObject *first = PyTuple_GET_ITEM(eps, 0);
+    for (double value :
+         {first == Py_None ? -1 : number(first), number(PyTuple_GET_ITEM(eps, 1)), number(item(group, names().d))})
+      option(value);
+  }
+
+  void addState(PyObject *parameter) override {
+    PyObject *state = stateOf(parameter);
+    const at::Tensor &gradient = out_.tensors.back();
+    if (gradient.numel() == 0) // Python divides by its size
+      throw Unusual();
+    if (gradient.dim() > 1) {
+      addTensor(state, names().row_var);
+      addTensor(state, names().col_var);
+    } else {
+      addTensor(state, names().variance);
+    }
+    option(frontend::adafactorScalars(lr_, decay_, weightDecay(), count(state), out_.scalars) &&
+           lr_.kind == frontend::Rate::Kind::Float);
+  }
+
+  frontend::Rate lr_;
+  double decay_ = 0;
+};
+
 } // namespace
 
 std::unique_ptr<Reader> makeVariant(OptimizerState &state, const std::string &kind, PyObject *optimizer) {
@@ -213,6 +251,8 @@ std::unique_ptr<Reader> makeVariant(OptimizerState &state, const std::string &ki
     return of(OptimizerKind::ASGD, std::type_identity<AsgdReader>());
   if (kind == "Muon")
     return of(OptimizerKind::Muon, std::type_identity<MuonReader>());
+  if (kind == "Adafactor")
+    return of(OptimizerKind::Adafactor, std::type_identity<AdafactorReader>());
   return nullptr;
 }
 

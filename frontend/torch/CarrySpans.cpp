@@ -22,7 +22,7 @@ bool isOptimizer(const graph::Op *op) {
   using Kind = OptimizerKind;
   constexpr auto kinds =
       std::to_array<Kind>({Kind::SGD, Kind::Adam, Kind::RMSprop, Kind::Adadelta, Kind::Adagrad, Kind::Adamax,
-                           Kind::NAdam, Kind::RAdam, Kind::Rprop, Kind::ASGD, Kind::Muon});
+                           Kind::NAdam, Kind::RAdam, Kind::Rprop, Kind::ASGD, Kind::Muon, Kind::Adafactor});
   return std::ranges::any_of(kinds, [op](Kind kind) { return op == &optimizerOp(kind); });
 }
 

@@ -144,7 +144,8 @@ bool indexesByMask(std::string_view base) { return oneOf(base, {"index", "_unsaf
 uint32_t flagsOf(const c10::OperatorHandle &handle, std::string_view name, std::string_view base, bool writes) {
   const c10::FunctionSchema &schema = handle.schema();
   uint32_t flags = 0;
-  bool gate = !name.starts_with("aten::") || !returnsTensorsOnly(schema) || (schema.returns().empty() && !writes) ||
+  bool gate = !(name.starts_with("aten::") || name.starts_with("terra::")) || !returnsTensorsOnly(schema) ||
+              (schema.returns().empty() && !writes) ||
               (handle.hasTag(at::Tag::dynamic_output_shape) && !indexesByMask(base)) ||
               handle.hasTag(at::Tag::data_dependent_output) || handle.hasTag(at::Tag::inplace_view) ||
               base.starts_with("resize") || base.starts_with("set_") || base.starts_with("quantize") ||
@@ -210,7 +211,7 @@ std::unique_ptr<OpEntry> makeEntry(const c10::OperatorHandle &handle) {
   entry->key = &schema;
   graph::Op &op = entry->op;
   op.name = fullName(schema);
-  entry->builtin = op.name.starts_with("aten::");
+  entry->builtin = op.name.starts_with("aten::") || op.name.starts_with("terra::");
   bool writes = false;
   for (const c10::Argument &argument : schema.arguments()) {
     bool written = (argument.alias_info() && argument.alias_info()->isWrite()) ||

@@ -25,7 +25,7 @@ struct OpEntry {
   std::vector<bool> listArgs;     ///< the parameter is a list of (optional) tensors
   std::vector<bool> generatorArgs;
   bool indexesByMask = false;     ///< a gate when an index is a mask (`index.Tensor`)
-  bool builtin = false;           ///< of PyTorch itself: never unregistered
+  bool builtin = false;           ///< of PyTorch itself or of Terra: never unregistered
   bool makesUninitialised = false;///< `empty` and its like: real memory at once
   bool makesScalarsOnly = false;  ///< a factory of constants (`zeros`): at once when the result has no dimensions
   bool callsUnderAutocast =

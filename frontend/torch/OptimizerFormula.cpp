@@ -84,4 +84,14 @@ void muonScalars(Rate lr, double weightDecay, int adjust, int64_t rows, int64_t 
   scalars.push_back(-lr.times(ratio).value);
 }
 
+bool adafactorScalars(Rate lr, double decay, double weightDecay, double step, std::vector<double> &scalars) {
+  double bound = 1 / std::pow(step, 0.5);
+  bool smaller = lr.kind == Rate::Kind::Float ? float(bound) < float(lr.value) : bound < lr.value;
+  scalars.push_back(std::pow(step, decay));
+  scalars.push_back(smaller ? bound : lr.value);
+  if (weightDecay != 0)
+    scalars.push_back(lr.times(weightDecay).oneMinus().value);
+  return !smaller;
+}
+
 } // namespace terra::frontend

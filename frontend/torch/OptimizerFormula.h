@@ -50,4 +50,9 @@ bool radamScalars(const AdamOptions &options, double step, bool foreach, std::ve
 /// Muon: torch/optim/_muon.py (Jordan et al.). `adjust`: 0 as the original does, 1 to match AdamW's updates.
 void muonScalars(Rate lr, double weightDecay, int adjust, int64_t rows, int64_t columns, std::vector<double> &scalars);
 
+/// Adafactor: torch/optim/_adafactor.py (Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost").
+/// Appends how far the second moments move, the relative step size, and the factor of weight decay (when there is one). True when the
+/// relative step size is the learning rate itself.
+bool adafactorScalars(Rate lr, double decay, double weightDecay, double step, std::vector<double> &scalars);
+
 } // namespace terra::frontend

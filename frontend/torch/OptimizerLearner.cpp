@@ -85,25 +85,25 @@ bool OptimizerLearner::numbersCameTrue() const {
 }
 
 bool OptimizerLearner::mapFeeds(const SpanRange &range) {
-  uint32_t parameter = 0;
+  Parameters parameters = {0};
   for (uint32_t i = range.first; i < range.first + range.count; ++i) {
     const graph::SegmentEvent &inner = range.segment->segment().events[i];
-    parameter = parameterOf(inner, parameter);
+    findParameters(inner, parameters);
     for (uint32_t arg = 0; arg < inner.scalarFeeds.size(); ++arg)
-      if (inner.scalarFeeds[arg] != kNever && !mapArg(range, inner, arg, parameter))
+      if (inner.scalarFeeds[arg] != kNever && !mapArg(range, inner, arg, parameters))
         return false;
   }
   return true;
 }
 
 bool OptimizerLearner::mapArg(const SpanRange &range, const graph::SegmentEvent &inner, uint32_t index,
-                              uint32_t parameter) {
+                              const Parameters &parameters) {
   const graph::Arg &arg = inner.event->args[index];
   if (arg.kind != ArgKind::Double && arg.kind != ArgKind::NumberDouble && arg.kind != ArgKind::DoubleList)
     return false;
   for (uint32_t k = 0; k < arg.feeds(); ++k) {
     uint32_t feed = inner.scalarFeeds[index] + k;
-    std::optional<uint32_t> scalar = scalarOf(range.run->binding.scalars[feed].d, k, parameter);
+    std::optional<uint32_t> scalar = scalarOf(range.run->binding.scalars[feed].d, k, parameters);
     if (!scalar)
       return false;
     host_->feeds.push_back({feed, *scalar});
@@ -125,10 +125,10 @@ void OptimizerLearner::findNumbers(const SpanRange &range) {
 }
 
 bool OptimizerLearner::mapNumbers(const SpanRange &range) {
-  uint32_t parameter = 0;
+  Parameters parameters = {0};
   for (uint32_t i = range.first; i < range.first + range.count; ++i) {
     const graph::SegmentEvent &inner = range.segment->segment().events[i];
-    parameter = parameterOf(inner, parameter);
+    findParameters(inner, parameters);
     uint32_t index = 0; // numbers of one event come in the order of its parameters
     for (size_t k = 0; k < inner.inputs.size(); ++k) {
       uint32_t slot = inner.inputs[k].slot;
@@ -140,16 +140,17 @@ bool OptimizerLearner::mapNumbers(const SpanRange &range) {
       bool known = meta.dtype == DType::Float32 || meta.dtype == DType::Float64;
       size_t bytes = meta.dtype == DType::Float32 ? sizeof(float) : sizeof(double);
       if (!known || !meta.sizes().empty() || meta.offset != 0 || buffer->bytes() != bytes ||
-          !mapNumber({slot, kNever, meta.dtype, 0}, readNumber(*buffer, meta.dtype), index++, parameter))
+          !mapNumber({slot, kNever, meta.dtype, 0}, readNumber(*buffer, meta.dtype), index++, parameters))
         return false;
     }
   }
   return true;
 }
 
-bool OptimizerLearner::mapNumber(const OptimizerNumber &number, double value, uint32_t index, uint32_t parameter) {
+bool OptimizerLearner::mapNumber(const OptimizerNumber &number, double value, uint32_t index,
+                                 const Parameters &parameters) {
   OptimizerNumber &mapped = host_->numbers.emplace_back(number);
-  if (std::optional<uint32_t> scalar = scalarOf(value, index, parameter)) {
+  if (std::optional<uint32_t> scalar = scalarOf(value, index, parameters)) {
     mapped.scalar = *scalar;
     host_->fed[*scalar] = true;
     return true;
@@ -165,18 +166,33 @@ bool OptimizerLearner::isConstant(double value) const {
          });
 }
 
-/// The parameter whose tensors the event touches; otherwise the last one.
-uint32_t OptimizerLearner::parameterOf(const graph::SegmentEvent &inner, uint32_t last) const {
-  for (const graph::SlotRef &ref : inner.inputs)
-    for (uint32_t p = 0; p < state_.parameters.size() && ref.slot != kNever; ++p) {
-      // Parameters come in order: look at the last one and those after it first.
-      uint32_t candidate = (last + p) % uint32_t(state_.parameters.size());
-      const OptimizerState::Parameter &range = state_.parameters[candidate];
-      for (uint32_t t = range.firstTensor; t < range.firstTensor + range.numTensors; ++t)
-        if (slotOf(t) == ref.slot)
-          return candidate;
+/// The parameters whose tensors the event touches, in its order: they may come in groups. Otherwise the last ones stay.
+void OptimizerLearner::findParameters(const graph::SegmentEvent &inner, Parameters &parameters) const {
+  for (const graph::Arg &arg : inner.event->args) {
+    if (arg.kind != ArgKind::Tensor && arg.kind != ArgKind::TensorList)
+      continue;
+    Parameters found;
+    for (uint32_t i = arg.first; i < arg.first + arg.count; ++i)
+      if (std::optional<uint32_t> parameter =
+              parameterAt(inner.inputs[i].slot, found.empty() ? parameters.front() : found.back()))
+        found.push_back(*parameter);
+    if (!found.empty() && found.size() == arg.count) {
+      parameters = std::move(found);
+      return;
     }
-  return last;
+  }
+}
+
+/// Parameters come in order: looks at `last` and those after it first.
+std::optional<uint32_t> OptimizerLearner::parameterAt(uint32_t slot, uint32_t last) const {
+  for (uint32_t p = 0; p < state_.parameters.size() && slot != kNever; ++p) {
+    uint32_t candidate = (last + p) % uint32_t(state_.parameters.size());
+    const OptimizerState::Parameter &range = state_.parameters[candidate];
+    for (uint32_t t = range.firstTensor; t < range.firstTensor + range.numTensors; ++t)
+      if (slotOf(t) == slot)
+        return candidate;
+  }
+  return std::nullopt;
 }
 
 uint32_t OptimizerLearner::slotOf(uint32_t tensor) const {
@@ -186,12 +202,9 @@ uint32_t OptimizerLearner::slotOf(uint32_t tensor) const {
   return draft_->span->call.inputs[size_t(it - draft_->kept().begin())].slot;
 }
 
-/// The scalar of that value: of the parameter `index` after the one that the event touches first (a list has one for each), else of
-/// that one itself.
-std::optional<uint32_t> OptimizerLearner::scalarOf(double value, uint32_t index, uint32_t parameter) const {
-  for (uint32_t candidate : {parameter + index, parameter}) {
-    if (candidate >= state_.parameters.size())
-      continue;
+/// The scalar of that value: of the `index`th of these parameters (a list has one for each), else of the first one.
+std::optional<uint32_t> OptimizerLearner::scalarOf(double value, uint32_t index, const Parameters &parameters) const {
+  for (uint32_t candidate : {parameters[std::min<size_t>(index, parameters.size() - 1)], parameters.front()}) {
     const OptimizerState::Parameter &range = state_.parameters[candidate];
     for (uint32_t i = range.firstScalar; i < range.firstScalar + range.numScalars; ++i)
       if (sameBits(state_.scalars[i], value))

@@ -49,13 +49,16 @@ private:
   bool learn(const runtime::SpanRange &range);
   bool numbersCameTrue() const;
   bool mapFeeds(const runtime::SpanRange &range);
-  bool mapArg(const runtime::SpanRange &range, const graph::SegmentEvent &inner, uint32_t index, uint32_t parameter);
+  using Parameters = std::vector<uint32_t>;
+  bool mapArg(const runtime::SpanRange &range, const graph::SegmentEvent &inner, uint32_t index,
+              const Parameters &parameters);
   bool mapNumbers(const runtime::SpanRange &range);
-  bool mapNumber(const OptimizerNumber &number, double value, uint32_t index, uint32_t parameter);
+  bool mapNumber(const OptimizerNumber &number, double value, uint32_t index, const Parameters &parameters);
   void findNumbers(const runtime::SpanRange &range);
-  uint32_t parameterOf(const graph::SegmentEvent &inner, uint32_t last) const;
+  void findParameters(const graph::SegmentEvent &inner, Parameters &parameters) const;
+  std::optional<uint32_t> parameterAt(uint32_t slot, uint32_t last) const;
   uint32_t slotOf(uint32_t tensor) const;
-  std::optional<uint32_t> scalarOf(double value, uint32_t index, uint32_t parameter) const;
+  std::optional<uint32_t> scalarOf(double value, uint32_t index, const Parameters &parameters) const;
   bool isConstant(double value) const;
   bool confirmed(const runtime::SpanRange &range) const;
 

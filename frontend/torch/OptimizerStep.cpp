@@ -17,7 +17,7 @@ using runtime::Session;
 
 const graph::Op &optimizerOp(OptimizerKind kind) {
   static constexpr std::array kNames = {"SGD",   "Adam",  "RMSprop", "Adadelta", "Adagrad", "Adamax",
-                                        "NAdam", "RAdam", "Rprop",   "ASGD",     "Muon"};
+                                        "NAdam", "RAdam", "Rprop",   "ASGD",     "Muon",    "Adafactor"};
   static const auto &ops = *[] {
     auto *made = new std::array<graph::Op, kNames.size()>();
     for (size_t i = 0; i < made->size(); ++i) {

@@ -8,7 +8,20 @@
 
 namespace terra::frontend {
 
-enum class OptimizerKind : uint8_t { SGD, Adam, RMSprop, Adadelta, Adagrad, Adamax, NAdam, RAdam, Rprop, ASGD, Muon };
+enum class OptimizerKind : uint8_t {
+  SGD,
+  Adam,
+  RMSprop,
+  Adadelta,
+  Adagrad,
+  Adamax,
+  NAdam,
+  RAdam,
+  Rprop,
+  ASGD,
+  Muon,
+  Adafactor
+};
 
 /// An optimizer as it stands before a step, read from the Python object.
 struct OptimizerState {

@@ -17,6 +17,7 @@ import torch.autograd.profiler as profiler
 from torch.nn.utils import clip_grad
 
 from terra import _C
+from terra._patches import known
 
 Parameters = torch.Tensor | Iterable[torch.Tensor]
 
@@ -34,25 +35,6 @@ _SCALE_BY_NORM = """isinstance torch Tensor grad float len _group_tensors_by_dev
     _has_foreach_support _device_has_foreach_support _foreach_mul_ to RuntimeError type mul_ 0 1e-06 1.0"""
 _CLIP_VALUE = """isinstance torch Tensor float grad _group_tensors_by_device_and_dtype items _has_foreach_support cast
     list _device_has_foreach_support _foreach_clamp_min_ _foreach_clamp_max_ RuntimeError type clamp_"""
-
-
-def _words(code: types.CodeType) -> set[str]:
-    words = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            words |= _words(constant)
-        elif isinstance(constant, (int, float)) and not isinstance(constant, bool):
-            words.add(str(constant))
-    return words
-
-
-def _known(function: Any, words: str) -> bool:
-    """Whether this is PyTorch's function, in PyTorch's decorators only, as it is known here."""
-    while isinstance(function, types.FunctionType) and function.__code__.co_filename.startswith(torch.__path__[0]):
-        if not hasattr(function, "__wrapped__"):
-            return _words(function.__code__) == set(words.split())
-        function = function.__wrapped__
-    return False
 
 
 def _annotated() -> bool:
@@ -75,9 +57,9 @@ def _patch_zero_grad() -> None:
         if torch.compiler.is_compiling() or set_to_none is not True or not _C.clear_module(self, module):
             of_module(self, set_to_none)
 
-    if _known(of_optimizer, _OPTIMIZER_ZERO_GRAD):
+    if known(of_optimizer, _OPTIMIZER_ZERO_GRAD):
         torch.optim.Optimizer.zero_grad = optimizer_zero_grad  # type: ignore[method-assign]
-    if _known(of_module, _MODULE_ZERO_GRAD):
+    if known(of_module, _MODULE_ZERO_GRAD):
         torch.nn.Module.zero_grad = module_zero_grad  # type: ignore[method-assign]
 
 
@@ -150,7 +132,7 @@ def install() -> None:
         (clip_grad._get_total_norm, _TOTAL_NORM),
         (clip_grad._clip_grads_with_norm_, _SCALE_BY_NORM),
     )
-    if all(_known(function, words) for function, words in parts):
+    if all(known(function, words) for function, words in parts):
         _patch_clip_norm()
-    if _known(clip_grad.clip_grad_value_, _CLIP_VALUE):
+    if known(clip_grad.clip_grad_value_, _CLIP_VALUE):
         _patch_clip_value()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.optim import optimizer as _base
 
-from terra import _C
+from terra import _C, _adafactor
 
 # By exact class: a subclass may do anything.
 _KINDS: dict[type, str] = {
@@ -68,6 +68,8 @@ def _step(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def install() -> None:
+    if _adafactor.install():
+        _KINDS[torch.optim.Adafactor] = "Adafactor"
     for kind in _KINDS:
         if "step" not in vars(kind):
             continue  # inherited from one that is patched

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +64,25 @@ _SETTINGS = (
     "set_flush_denormal",
 )
 _GENERATOR = ("manual_seed", "seed", "initial_seed", "get_state", "set_state", "clone_state")
+
+
+def _words(code: types.CodeType) -> set[str]:
+    words = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            words |= _words(constant)
+        elif isinstance(constant, (int, float)) and not isinstance(constant, bool):
+            words.add(str(constant))
+    return words
+
+
+def known(function: Any, words: str) -> bool:
+    """Whether this is PyTorch's function, in PyTorch's decorators only, as the caller knows it."""
+    while isinstance(function, types.FunctionType) and function.__code__.co_filename.startswith(torch.__path__[0]):
+        if not hasattr(function, "__wrapped__"):
+            return _words(function.__code__) == set(words.split())
+        function = function.__wrapped__
+    return False
 
 
 def _waiting(original: Callable[..., Any], exposes: bool) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Custom autograd Functions and hooks of modules: the program's code in the middle of a backward, between pieces of it."""
+"""Custom autograd Functions and hooks of modules: the program's code in the middle of a backward."""
 
 import contextlib
 

@@ -385,7 +385,7 @@ def gradients_freed_in_different_ways(o):
 # Disturbances that say nothing for one optimizer, or that eager itself does not take.
 def senseless(disturbance, optimizer):
     if disturbance == "learning_rate_becomes_a_tensor":
-        return optimizer not in ("SGD", "Adam", "AdamW", "Adagrad")
+        return optimizer not in ("SGD", "Adam", "AdamW", "Adagrad", "Adafactor")
     if disturbance == "gradients_missing_now_and_then":
         return optimizer == "Muon"
     if disturbance == "options_change":

@@ -1,4 +1,4 @@
-"""A second backward over a graph that another one has released, wholly or in part, or kept: refused where eager does."""
+"""A second backward over a graph that another one has released, in whole or in part: refused where eager does."""
 
 import pytest
 import torch

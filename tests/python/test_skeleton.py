@@ -62,6 +62,9 @@ OPTIMIZERS = {
     ),
     "muon": lambda p: torch.optim.Muon([q for q in p if q.dim() == 2]),
     "muon_matched": lambda p: torch.optim.Muon([q for q in p if q.dim() == 2], adjust_lr_fn="match_rms_adamw"),
+    "adafactor": lambda p: torch.optim.Adafactor(p),
+    "adafactor_foreach": lambda p: torch.optim.Adafactor(p, lr=0.5, weight_decay=0.1, foreach=True),
+    "adafactor_tensor_lr": lambda p: torch.optim.Adafactor(p, lr=torch.tensor(0.2), weight_decay=0.1, maximize=True),
     "groups": lambda p: torch.optim.AdamW([{"params": q, "lr": 0.001 * k} for k, q in enumerate(p)]),
 }
 
@@ -201,6 +204,8 @@ SCHEDULED = {
     "asgd_tensor_lr": lambda p: torch.optim.ASGD(p, lr=torch.tensor(0.1)),
     "asgd_tensor_lr_foreach": lambda p: torch.optim.ASGD(p, lr=torch.tensor(0.1), foreach=True),
     "muon": lambda p: torch.optim.Muon([q for q in p if q.dim() == 2], lr=0.1),
+    "adafactor": lambda p: torch.optim.Adafactor(p, lr=0.1, weight_decay=0.1),
+    "adafactor_foreach": lambda p: torch.optim.Adafactor(p, lr=0.1, foreach=True),
 }
 
 
