@@ -62,6 +62,23 @@ void CompiledSegment::inherit(const CompiledSegment &other,
 void CompiledSegment::renumber(const std::vector<NodeId> &numbers) {
   for (NodeId &node : nodes_)
     node = numbers[node];
+  for (auto &[from, region] : regionsFrom_)
+    from = numbers[from];
+  std::erase_if(regionsFrom_, [](const auto &entry) { return entry.first == graph::kNoNode; });
+}
+
+void CompiledSegment::noteRegion(NodeId from, uint64_t region) {
+  lastRegion = region;
+  auto it = std::find_if(regionsFrom_.begin(), regionsFrom_.end(), [from](auto &entry) { return entry.first == from; });
+  if (it == regionsFrom_.end())
+    regionsFrom_.emplace_back(from, region);
+  else
+    it->second = region;
+}
+
+uint64_t CompiledSegment::lastRegionFrom(NodeId from) const {
+  auto it = std::find_if(regionsFrom_.begin(), regionsFrom_.end(), [from](auto &entry) { return entry.first == from; });
+  return it == regionsFrom_.end() ? 0 : it->second;
 }
 
 void CompiledSegment::addSpan(std::shared_ptr<const Span> span) {

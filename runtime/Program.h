@@ -58,6 +58,9 @@ public:
 
   /// How many regions had been co-executed when the last one came through here.
   uint64_t lastRegion = 0;
+  /// The same for those that came from the node `from`; 0 when none did.
+  uint64_t lastRegionFrom(graph::NodeId from) const;
+  void noteRegion(graph::NodeId from, uint64_t region);
   /// Number of the region that came through here last, or recorded it.
   uint64_t lastUsed = 0;
 
@@ -80,6 +83,7 @@ public:
 
 private:
   std::vector<graph::NodeId> nodes_;
+  std::vector<std::pair<graph::NodeId, uint64_t>> regionsFrom_;
   graph::Segment segment_;
   bool gate_ = false, random_ = false;
   uint64_t structure_ = 0;

@@ -52,12 +52,26 @@ void Session::coexecuteFrom(NodeId last) {
 
 /// Where a path of the past leaves or joins the one that is taken, segments end: nothing is fused across.
 bool Session::hasColdPaths() const {
+  auto cold = [&](const CompiledSegment &segment, uint64_t lastRegion) {
+    return segment.segment().events[0].event->kind == graph::EventKind::Call &&
+           program_.family(segment).size() < 2 && // other sizes do not cut it any more than the ones in use
+           lastRegion + patience_ <= stats_.regionsCoexecuted;
+  };
   auto segments = program_.segments();
-  return std::any_of(segments.begin(), segments.end(), [&](const auto &segment) {
-    return segment->segment().events[0].event->kind == graph::EventKind::Call &&
-           program_.family(*segment).size() < 2 && // other sizes do not cut it any more than the ones in use
-           segment->lastRegion + patience_ <= stats_.regionsCoexecuted;
-  });
+  if (std::any_of(segments.begin(), segments.end(),
+                  [&](const auto &segment) { return cold(*segment, segment->lastRegion); }))
+    return true;
+  // A way past something that is always there now.
+  auto coldFrom = [&](NodeId from, NodeId next) {
+    const auto &segment = program_.at(next);
+    bool turn = std::ranges::find(loopHeads_, next) != loopHeads_.end();
+    return segment && !turn && cold(*segment, segment->lastRegionFrom(from));
+  };
+  for (NodeId from = 0; from < graph_.size(); ++from)
+    if (const std::vector<NodeId> &next = graph_[from].next; next.size() > 1)
+      if (std::any_of(next.begin(), next.end(), [&](NodeId node) { return coldFrom(from, node); }))
+        return true;
+  return false;
 }
 
 /// Starts over: the next region is recorded as one straight path. The first step of an optimizer that makes its state is never seen

@@ -69,7 +69,7 @@ bool Session::startRun(const std::shared_ptr<CompiledSegment> &segment, const Ma
   runtime_.eventIndex.store(0, std::memory_order_relaxed);
   ++runsStarted_;
   run_->compiled = segment;
-  segment->lastRegion = stats_.regionsCoexecuted;
+  segment->noteRegion(last_, stats_.regionsCoexecuted);
   segment->lastUsed = region_;
   noteRunStart();
   if (segment->gate()) {

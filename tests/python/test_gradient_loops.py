@@ -377,6 +377,6 @@ def test_functions_in_other_hands_are_left_alone():
         pass
 
     zero_grad.__wrapped__ = torch.optim.Optimizer.zero_grad.__wrapped__
-    assert _gradients._known(torch.optim.Optimizer.zero_grad.__wrapped__, _gradients._OPTIMIZER_ZERO_GRAD)
-    assert not _gradients._known(zero_grad, _gradients._OPTIMIZER_ZERO_GRAD)
-    assert not _gradients._known(nn.Module.parameters, _gradients._MODULE_ZERO_GRAD)
+    assert _patches.known(torch.optim.Optimizer.zero_grad.__wrapped__, _gradients._OPTIMIZER_ZERO_GRAD)
+    assert not _patches.known(zero_grad, _gradients._OPTIMIZER_ZERO_GRAD)
+    assert not _patches.known(nn.Module.parameters, _gradients._MODULE_ZERO_GRAD)

@@ -36,6 +36,7 @@ OPTIMIZERS = {
     "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5, centered=True),
     "adadelta": lambda p: torch.optim.Adadelta(p),
     "adagrad": lambda p: torch.optim.Adagrad(p, lr_decay=0.01),
+    "adagrad_fused": lambda p: torch.optim.Adagrad(p, fused=True),
     "adagrad_foreach": lambda p: torch.optim.Adagrad(p, lr_decay=0.01, foreach=True),
     "adamax": lambda p: torch.optim.Adamax(p),
     "sgd_fused": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, fused=True),
