@@ -30,7 +30,9 @@ def _plain(params: Sequence[Any], grads: Sequence[Any], row_vars: Sequence[Any],
     """Whether PyTorch's code meets no error, and the operators do what it does: it divides by sizes."""
     if torch.compiler.is_compiling() or not _C.in_region():
         return False
-    if isinstance(lr, torch.Tensor) and (lr.dim() or lr.requires_grad or lr.dtype not in (torch.float32, torch.float64)):
+    if isinstance(lr, torch.Tensor) and (
+        lr.dim() or lr.requires_grad or lr.dtype not in (torch.float32, torch.float64)
+    ):
         return False
     plain = all(
         type(t) in (torch.Tensor, torch.nn.Parameter) and t.is_cpu and t.is_floating_point() and t.numel() > 0

@@ -8,7 +8,7 @@ import pytest
 import terra
 import torch
 from module_calls import check
-from terra import _C, _gradients, _module
+from terra import _C, _gradients, _module, _patches
 from torch import nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.overrides import TorchFunctionMode
