@@ -12,6 +12,7 @@
 
 #include <array>
 #include <map>
+#include <optional>
 #include <string>
 
 namespace py = pybind11;
@@ -213,6 +214,17 @@ void showBehind(const py::object &function) {
     show({node.get()});
 }
 
+/// What `torch._C._will_engine_execute_node` has to say of a backward in pieces; None: it knows.
+py::object willRun(const py::object &object) {
+  frontend::NodePtr node;
+  if (THPFunction_Check(object.ptr()))
+    node = nodeOf(*reinterpret_cast<THPFunction *>(object.ptr()));
+  else if (torch::autograd::THPCppFunction_Check(object.ptr()))
+    node = reinterpret_cast<torch::autograd::THPCppFunction *>(object.ptr())->cdata;
+  std::optional<bool> runs = node ? frontend::runsInPieces(*node) : std::nullopt;
+  return runs ? py::object(py::bool_(*runs)) : py::none();
+}
+
 /// The engine is about to run. Returns what `endEngine` takes. A root may be a GradientEdge.
 bool beginEngine(const py::object &roots) {
   frontend::showHistory(tensorsIn(roots));
@@ -237,6 +249,8 @@ void bindAutograd(py::module_ &module) {
   module.def("end_whole", &frontend::leaveWhole);
   module.def("grad_fn", &gradFn);
   module.def("show_behind", &showBehind);
+  module.def("will_run", &willRun);
+  module.def("note_saved_tensor_hooks", &frontend::noteSavedTensorHooks);
 }
 
 } // namespace terra::python

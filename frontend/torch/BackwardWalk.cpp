@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <typeinfo>
 #include <unordered_set>
@@ -17,7 +18,7 @@ using torch::autograd::Node;
 
 namespace {
 
-enum : uint64_t { kLeaf = 1, kCall = 2, kOther = 3 };
+enum : uint64_t { kLeaf = 1, kCall = 2, kOther = 3, kShownCall = 4, kEager = 5 };
 
 bool hasHooksBefore(Node &node) {
   return !node.pre_hooks().empty() || !node.tensor_pre_hooks().empty() || !node.retains_grad_hooks().empty();
@@ -34,6 +35,8 @@ bool isPlainLeaf(const AccumulateGrad &leaf, bool accumulates) {
   return !accumulates || !grad.defined() || (isPlain(*grad.unsafeGetTensorImpl()) && !grad.requires_grad());
 }
 
+std::atomic<bool> savedTensorHooks = false;
+
 /// What has become of a call that the engine would notice; empty when nothing.
 const char *changeSince(const CallNode &call) {
   if (call.released() && !call.host().keepsNothing())
@@ -41,8 +44,8 @@ const char *changeSince(const CallNode &call) {
   for (const SavedStorage &saved : call.saved)
     if (saved.counter.enabled() && saved.counter.current_version() != saved.version)
       return "of a value that was modified in place";
-  if (call.materialized())
-    return "of a graph that the program has looked at"; // its real nodes may carry hooks
+  if (call.materialized() && savedTensorHooks)
+    return "of a graph that the program has looked at, after hooks of a saved tensor";
   // `parameter.data = …`: eager would use the new data.
   for (size_t i = 0; i < call.saved.size(); ++i)
     if (const Kept &kept = call.host().kept[i]; kept.itself)
@@ -63,6 +66,8 @@ bool hasHooksToCall(Node &node) {
   return hasHooksBefore(leaf) || !leaf.post_hooks().empty() ||
          torch::autograd::impl::post_acc_grad_hooks(leaf.variable);
 }
+
+void noteSavedTensorHooks() { savedTensorHooks = true; }
 
 bool isPythonNode(const Node &node) { return isNamed(node, "PyNode"); }
 
@@ -96,7 +101,9 @@ bool BackwardWalk::walk(const runtime::Session &session, const BackwardRequest &
   leaves_.clear();
   order_.clear();
   called_.clear();
+  shown_.clear();
   indices_.clear();
+  eagerOf_.clear();
   hooked_ = false;
   reason_ = "";
   accumulates_ = request.accumulates;
@@ -163,6 +170,7 @@ uint32_t BackwardWalk::indexOf(Node *node) {
   if (inserted) {
     order_.push_back(node);
     called_.push_back(false);
+    shown_.push_back(false);
   }
   return it->second;
 }
@@ -184,7 +192,10 @@ bool BackwardWalk::isAsFound(uint32_t index) const {
     return isPlainLeaf(static_cast<AccumulateGrad &>(node), accumulates_) && (called_[index] || !hasHooksToCall(node));
   if (!node.post_hooks().empty() || (!called_[index] && hasHooksBefore(node)))
     return false;
-  return typeid(node) != typeid(CallNode) || !*changeSince(static_cast<CallNode &>(node));
+  if (typeid(node) != typeid(CallNode))
+    return true;
+  const auto &call = static_cast<CallNode &>(node);
+  return call.materialized() == shown_[index] && !*changeSince(call); // real nodes may carry hooks
 }
 
 bool BackwardWalk::visit(const runtime::Session &session, Node *node) {
@@ -199,17 +210,32 @@ bool BackwardWalk::visit(const runtime::Session &session, Node *node) {
     auto &call = static_cast<CallNode &>(*node);
     if (!visitCall(session, call))
       return false;
-    edges = &call.operandEdges();
+    if (call.materialized())
+      noteEagerNodes(call, *edges);
+    else
+      edges = &call.operandEdges();
   } else {
-    signature_.push_back(kOther);
+    auto eager = eagerOf_.find(node);
+    signature_.push_back(eager == eagerOf_.end() ? kOther : kEager);
     signature_.push_back(reinterpret_cast<uint64_t>(&type));
-    if (!place(session, *node))
+    if (eager != eagerOf_.end())
+      noteEagerNodes(*eager->second, *edges);
+    else if (!place(session, *node))
       return false;
   }
   signature_.push_back(edges->size());
   for (const Edge &edge : *edges)
     signature_.push_back(edge.is_valid() ? (uint64_t(indexOf(edge.function.get())) + 1) << 32 | edge.input_nr : 0);
   return true;
+}
+
+/// What a call has become when it was shown: its own nodes are younger than itself, those of its operands older.
+void BackwardWalk::noteEagerNodes(const CallNode &call, const torch::autograd::edge_list &edges) {
+  for (const Edge &edge : edges)
+    if (Node *node = edge.function.get(); node && typeid(*node) != typeid(CallNode) &&
+                                          typeid(*node) != typeid(AccumulateGrad) &&
+                                          node->sequence_nr() > call.sequence_nr())
+      eagerOf_.emplace(node, &call);
 }
 
 /// In which run of which segment, and as the how-manieth node.
@@ -227,7 +253,8 @@ bool BackwardWalk::visitCall(const runtime::Session &session, CallNode &call) {
   if (const char *change = changeSince(call); *change)
     return cannot(change);
   calls_.push_back(&call);
-  signature_.push_back(kCall);
+  shown_[indexOf(&call)] = call.materialized();
+  signature_.push_back(call.materialized() ? kShownCall : kCall);
   addIdentity(&call.span());
   return place(session, call);
 }

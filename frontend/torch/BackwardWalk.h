@@ -29,6 +29,8 @@ struct BackwardEdges {
 
 /// Hooks that are called before the node runs, or, of a parameter, around it.
 bool hasHooksToCall(torch::autograd::Node &node);
+/// From now on, values that nodes save may be what somebody's hooks make of them.
+void noteSavedTensorHooks();
 /// A custom autograd.Function.
 bool isPythonNode(const torch::autograd::Node &node);
 /// No part of a graph: its backward is the program's code, or hooks look at what it returns. Of nodes that are no parameters.
@@ -36,8 +38,8 @@ bool runsAlone(torch::autograd::Node &node);
 
 class BackwardWalk {
 public:
-  /// Walks the graph from the roots. False when a backward through it cannot be recognised: history from before the region, or that
-  /// the program has looked at, values modified or released since they were saved.
+  /// Walks the graph from the roots. False when a backward through it cannot be recognised: history from before the region, values
+  /// modified or released since they were saved.
   bool walk(const runtime::Session &session, const BackwardRequest &request, const BackwardEdges &edges);
   /// Why it could not, in words.
   const char *reason() const { return reason_; }
@@ -45,6 +47,7 @@ public:
   /// for which `called`.
   bool hooked() const { return hooked_; }
   bool called(uint32_t node) const { return called_[node]; }
+  bool has(torch::autograd::Node *node) const { return indices_.contains(node); }
 
   /// Equal for two requests of the same kind on graphs that were made by the same events in the same way: nodes by where in which
   /// segment they were made, and their edges.
@@ -71,6 +74,7 @@ public:
 private:
   bool visit(const runtime::Session &session, torch::autograd::Node *node);
   bool visitCall(const runtime::Session &session, CallNode &call);
+  void noteEagerNodes(const CallNode &call, const torch::autograd::edge_list &edges);
   bool visitLeaf(torch::autograd::AccumulateGrad &leaf);
   bool place(const runtime::Session &session, const torch::autograd::Node &node);
   bool cannot(const char *reason);
@@ -86,8 +90,9 @@ private:
   std::vector<CallNode *> calls_;
   std::vector<torch::autograd::AccumulateGrad *> leaves_;
   std::vector<torch::autograd::Node *> order_;
-  std::vector<bool> called_; ///< by node
+  std::vector<bool> called_, shown_; ///< by node. `shown_`: a call that the program has looked at
   tsl::robin_map<torch::autograd::Node *, uint32_t> indices_;
+  tsl::robin_map<torch::autograd::Node *, const CallNode *> eagerOf_; ///< eager's nodes of calls in `shown_`
 };
 
 class BackwardWalk::Scope {

@@ -240,6 +240,28 @@ private:
   std::unique_ptr<BackwardEngine> engine_; ///< once the plan was left
 };
 
+/// The walk of the innermost backward in pieces on this thread, as long as no other backward is inside it.
+class UnderWay {
+public:
+  explicit UnderWay(const BackwardWalk &walk)
+      : walk_(walk), task_(torch::autograd::get_current_graph_task_id()), outer_(std::exchange(innermost, this)) {}
+  ~UnderWay() { innermost = outer_; }
+  UnderWay(const UnderWay &) = delete;
+
+  static const BackwardWalk *walk() {
+    bool here = innermost && innermost->task_ == torch::autograd::get_current_graph_task_id();
+    return here ? &innermost->walk_ : nullptr;
+  }
+
+private:
+  static thread_local UnderWay *innermost;
+  const BackwardWalk &walk_;
+  int task_;
+  UnderWay *outer_;
+};
+
+thread_local UnderWay *UnderWay::innermost = nullptr;
+
 /// Stands in the engine for the whole graph: hooks find themselves inside a backward, errors and callbacks take the engine's way.
 class HookedNode final : public Node {
 public:
@@ -248,6 +270,7 @@ public:
   }
   variable_list apply(variable_list &&inputs) override {
     inputs.clear();
+    UnderWay here(*job_.walk);
     HookedBackward(job_.session, job_.request, job_.edges, *job_.walk).run();
     return {};
   }
@@ -273,6 +296,11 @@ const char *whyNotHooked(const BackwardRequest &request) {
   return std::equal(request.gradients.begin(), request.gradients.end(), request.roots.begin(), fitsRoot)
              ? ""
              : "with hooks or a custom autograd.Function, of a gradient that does not fit its root";
+}
+
+std::optional<bool> runsInPieces(Node &node) {
+  const BackwardWalk *walk = UnderWay::walk();
+  return walk ? std::optional(walk->has(&node)) : std::nullopt;
 }
 
 void runHooked(const HookedJob &job) {

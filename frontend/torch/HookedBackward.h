@@ -8,6 +8,8 @@
 
 #include "frontend/torch/BackwardWalk.h"
 
+#include <optional>
+
 namespace terra::frontend {
 
 /// Python's interpreter lock, for code that does not know Python. Taken before the runtime's lock, never after it.
@@ -29,6 +31,9 @@ struct HookedJob {
 
 /// Why only PyTorch's engine can run it; empty when it need not.
 const char *whyNotHooked(const BackwardRequest &request);
+
+/// Whether the innermost backward on this thread runs the node; nothing when it is the engine's own.
+std::optional<bool> runsInPieces(torch::autograd::Node &node);
 
 /// Does all that the engine would. Takes the interpreter's lock, which must not be held.
 void runHooked(const HookedJob &job);

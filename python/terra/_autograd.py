@@ -139,6 +139,24 @@ def _next_functions(original: Any) -> property:
     return property(next_functions, doc=original.__doc__)
 
 
+def _register_saved_hooks(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def register_hooks(self: Any, *args: Any, **kwargs: Any) -> Any:
+        _C.note_saved_tensor_hooks()
+        return original(self, *args, **kwargs)
+
+    return register_hooks
+
+
+def _will_execute(original: Callable[..., bool]) -> Callable[..., bool]:
+    @functools.wraps(original)
+    def will_execute(node: Any) -> bool:
+        answer = _C.will_run(node)
+        return original(node) if answer is None else answer
+
+    return will_execute
+
+
 def install() -> None:
     engine = _engine(torch.autograd.graph._engine_run_backward)
     torch.autograd.graph._engine_run_backward = engine
@@ -148,5 +166,8 @@ def install() -> None:
     torch.Tensor.register_hook = _register_hook(torch.Tensor.register_hook)  # type: ignore[method-assign]
     base = torch._C.TensorBase.grad_fn
     torch.Tensor.grad_fn = property(_C.grad_fn, base.__set__, base.__delete__, base.__doc__)  # type: ignore[assignment]
+    torch._C._will_engine_execute_node = _will_execute(torch._C._will_engine_execute_node)
+    saved = torch._C._autograd.SavedTensor
+    saved.register_hooks = _register_saved_hooks(saved.register_hooks)  # type: ignore[method-assign]
     function = torch.autograd.function.BackwardCFunction
     function.next_functions = _next_functions(torch._C._FunctionBase.next_functions)  # type: ignore[attr-defined]

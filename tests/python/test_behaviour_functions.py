@@ -315,6 +315,101 @@ def hooks_of_other_nodes(s):
     s.on[1] = lambda h: h.grad_fn.register_hook(lambda i, o: s.t.log("node", shapes(i), shapes(o)))
 
 
+@kind
+def hooks_of_other_nodes_change_gradients(s):
+    def hooked(h):
+        h.grad_fn.register_prehook(lambda outputs: tuple(g * 2 for g in outputs))
+        h.grad_fn.register_hook(lambda inputs, outputs: tuple(None if g is None else g + 1 for g in inputs))
+
+    s.on[1] = s.on[4] = hooked
+
+
+@kind
+def hooks_behind_other_nodes(s):
+    """Inside of what a call stands for: a linear layer's own nodes."""
+
+    def hooked(h):
+        inner = h.grad_fn.next_functions[-1][0]
+        inner.register_hook(lambda i, o: s.t.log("behind", shapes(i), shapes(o)))
+
+    s.on[4] = hooked
+
+
+@kind
+def hooks_of_other_nodes_come_and_go(s):
+    kept = []
+
+    def hooked(h):
+        if s.i % 4 > 1:
+            kept[:] = [h.grad_fn, h.grad_fn.register_hook(lambda i, o: s.t.log("node", shapes(o)))]
+
+    def change(g):
+        if s.i % 4 == 2:
+            kept[1].remove()
+        if s.i % 4 == 3:
+            kept[0].register_prehook(lambda o: s.t.log("one more", shapes(o)))
+
+    s.on[1] = hooked
+    s.net[3].up.bias.register_hook(change)
+
+
+@kind
+def looked_at_without_hooks(s):
+    s.on[3] = lambda h: s.t.log(h.grad_fn.name(), len(h.grad_fn.next_functions))
+
+
+@kind
+def looked_at_in_the_middle_of_a_backward(s):
+    results = []
+    s.on[1] = results.append
+
+    def look(g):
+        node = results.pop().grad_fn
+        node.register_hook(lambda i, o: s.t.log("node", shapes(i), shapes(o)))
+
+    s.net[4].bias.register_hook(look)
+
+
+@kind
+def hook_over_several_gradients(s):
+    tensors = [s.net[0].weight, s.net[3].up.bias, s.net[4].weight]
+    torch.autograd.graph.register_multi_grad_hook(tensors, lambda grads: s.t.log("all", shapes(grads)))
+    torch.autograd.graph.register_multi_grad_hook(tensors, lambda g: s.t.log("any", tuple(g.shape)), mode="any")
+
+
+@kind
+def hook_over_gradients_of_results(s):
+    results = []
+    s.on[1] = s.on[3] = results.append
+
+    def register():
+        torch.autograd.graph.register_multi_grad_hook(
+            [*results, s.net[0].weight], lambda grads: s.t.log("all", shapes(grads))
+        )
+        results.clear()
+
+    s.before_backward = register
+
+
+class OddGradients(Function):
+    @staticmethod
+    def forward(ctx, x, way):
+        ctx.way = way
+        return x * 1
+
+    @staticmethod
+    def backward(ctx, g):
+        odd = [g.double(), g.expand(2, *g.shape), g.t().contiguous().t()][ctx.way]
+        return odd, None
+
+
+@kind
+def gradients_of_other_types_and_shapes(s):
+    """What autograd casts and sums on the way."""
+    for way, layer in enumerate((0, 1, 3)):
+        after(s, layer, lambda h, way=way: OddGradients.apply(h, way))
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("numerics", BOTH)
 @pytest.mark.parametrize("name", KINDS)
@@ -406,6 +501,11 @@ STEADY = [
     "one_gradient_for_two_parameters",
     "with_tensor_hooks",
     "with_hooks_of_the_node",
+    "hooks_of_other_nodes",
+    "hooks_of_other_nodes_change_gradients",
+    "hook_over_several_gradients",
+    "hook_over_gradients_of_results",
+    "gradients_of_other_types_and_shapes",
     "checkpointed",
     "hooks_of_all_modules",
     "module_hook_scales_inputs",
