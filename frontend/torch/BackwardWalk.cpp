@@ -2,10 +2,10 @@
 
 #include "frontend/torch/Storage.h"
 
+#include <ATen/SequenceNumber.h>
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <typeinfo>
 #include <unordered_set>
@@ -35,7 +35,8 @@ bool isPlainLeaf(const AccumulateGrad &leaf, bool accumulates) {
   return !accumulates || !grad.defined() || (isPlain(*grad.unsafeGetTensorImpl()) && !grad.requires_grad());
 }
 
-std::atomic<bool> savedTensorHooks = false;
+/// Nodes with smaller numbers may have hooks on what they save.
+thread_local uint64_t savedTensorHooksUntil = 0;
 
 /// What has become of a call that the engine would notice; empty when nothing.
 const char *changeSince(const CallNode &call) {
@@ -44,8 +45,8 @@ const char *changeSince(const CallNode &call) {
   for (const SavedStorage &saved : call.saved)
     if (saved.counter.enabled() && saved.counter.current_version() != saved.version)
       return "of a value that was modified in place";
-  if (call.materialized() && savedTensorHooks)
-    return "of a graph that the program has looked at, after hooks of a saved tensor";
+  if (call.materialized() && call.replayedUntil() <= savedTensorHooksUntil)
+    return "of a graph whose saved tensors may have hooks";
   // `parameter.data = …`: eager would use the new data.
   for (size_t i = 0; i < call.saved.size(); ++i)
     if (const Kept &kept = call.host().kept[i]; kept.itself)
@@ -67,7 +68,7 @@ bool hasHooksToCall(Node &node) {
          torch::autograd::impl::post_acc_grad_hooks(leaf.variable);
 }
 
-void noteSavedTensorHooks() { savedTensorHooks = true; }
+void noteSavedTensorHooks() { savedTensorHooksUntil = at::sequence_number::peek(); }
 
 bool isPythonNode(const Node &node) { return isNamed(node, "PyNode"); }
 

@@ -29,7 +29,7 @@ struct BackwardEdges {
 
 /// Hooks that are called before the node runs, or, of a parameter, around it.
 bool hasHooksToCall(torch::autograd::Node &node);
-/// From now on, values that nodes save may be what somebody's hooks make of them.
+/// Values that this thread's nodes have saved so far may be what somebody's hooks make of them.
 void noteSavedTensorHooks();
 /// A custom autograd.Function.
 bool isPythonNode(const torch::autograd::Node &node);

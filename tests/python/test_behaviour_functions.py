@@ -359,6 +359,17 @@ def looked_at_without_hooks(s):
 
 
 @kind
+def hooks_of_saved_tensors(s):
+    """Values that nodes have saved are what these make of them."""
+
+    def hooked(h):
+        if s.i % 4 > 1:
+            h.grad_fn._raw_saved_result.register_hooks(lambda x: x * 0.5, lambda x: s.t.log("unpacked") or x * 4)
+
+    s.on[2] = hooked
+
+
+@kind
 def looked_at_in_the_middle_of_a_backward(s):
     results = []
     s.on[1] = results.append
