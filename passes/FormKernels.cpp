@@ -2,6 +2,7 @@
 #include "passes/ExprBuilder.h"
 #include "passes/KernelAnalysis.h"
 #include "passes/Passes.h"
+#include "passes/Slice.h"
 
 #include "mlir/IR/IRMapping.h"
 #include "llvm/ADT/SetVector.h"
@@ -14,27 +15,6 @@ namespace terra::passes {
 #include "passes/Passes.h.inc"
 
 namespace {
-
-/// A write with everything it depends on.
-struct Slice {
-  llvm::SetVector<Operation *> ops;
-  SmallVector<Reduced, 1> reduced;
-  int64_t numel = 1;
-};
-
-void addToSlice(Operation *op, Slice &slice) {
-  if (!op || slice.ops.contains(op) || isa<ir::SlotOp, ir::ScratchOp>(op))
-    return;
-  for (Value operand : op->getOperands())
-    addToSlice(operand.getDefiningOp(), slice);
-  slice.ops.insert(op);
-  for (const Reduced &r : reductionsOf(op))
-    if (!r.empty() && !llvm::is_contained(slice.reduced, r))
-      slice.reduced.push_back(r);
-  for (Value value : op->getOperands())
-    if (auto type = dyn_cast<RankedTensorType>(value.getType()))
-      slice.numel = std::max(slice.numel, type.getNumElements());
-}
 
 /// A kernel being collected.
 struct Kernel {
@@ -89,77 +69,6 @@ struct Kernel {
   static bool isScratch(Value slot) { return slot.getDefiningOp<ir::ScratchOp>() != nullptr; }
 };
 
-/// Puts minor reductions of a group into kernels of their own: values that go from one kernel to another, few next to what the group
-/// works on, do so through scratch memory.
-class MinorReductions {
-public:
-  explicit MinorReductions(ir::GroupOp group) : group_(group), body_(group.getBody().front()), b_(group.getContext()) {}
-
-  void separate() {
-    int64_t numel = largestNumel(body_);
-    SmallVector<Operation *> minor;
-    for (Operation &op : body_)
-      if (isa<ir::Reduction>(op) && isMinor(&op, numel))
-        minor.push_back(&op);
-    for (Operation *op : minor)
-      if (isMajor(sliceOf(op->getOperand(0).getDefiningOp()), numel))
-        pass(op->getOperand(0), [&](OpOperand &use) { return use.getOwner() == op; });
-    for (Operation *op : minor) {
-      llvm::SetVector<Operation *> major;
-      for (auto write : body_.getOps<ir::WriteOp>())
-        if (Slice slice = sliceOf(write); slice.ops.contains(op) && isMajor(slice, numel))
-          major.insert(slice.ops.begin(), slice.ops.end());
-      pass(op->getResult(0), [&](OpOperand &use) { return major.contains(use.getOwner()); });
-    }
-    if (scratch_)
-      scratch_.setBytes(bytes_);
-  }
-
-private:
-  static Slice sliceOf(Operation *op) {
-    Slice slice;
-    addToSlice(op, slice);
-    return slice;
-  }
-
-  /// It works on what the group works on.
-  static bool isMajor(const Slice &slice, int64_t numel) {
-    return llvm::any_of(slice.ops, [&](Operation *op) { return isa<ir::Reduction>(op) && !isMinor(op, numel); }) ||
-           slice.numel == numel;
-  }
-
-  /// Uses of the value for which `goes` holds read it from scratch memory.
-  void pass(Value value, llvm::function_ref<bool(OpOperand &)> goes) {
-    if (llvm::none_of(value.getUses(), goes))
-      return;
-    RankedTensorType type = tensorType(value);
-    if (!scratch_) {
-      b_.setInsertionPointToStart(&body_);
-      scratch_ = ir::ScratchOp::create(b_, group_.getLoc(), b_.getI64IntegerAttr(0));
-    }
-    int64_t size = std::max<int64_t>(1, type.getElementTypeBitWidth() / 8);
-    SmallVector<int64_t> strides(type.getRank());
-    int64_t step = 1;
-    for (int64_t d = type.getRank(); d-- > 0; step *= type.getDimSize(d))
-      strides[d] = step;
-    b_.setInsertionPointAfterValue(value);
-    Location loc = value.getLoc();
-    auto read = ir::ReadOp::create(b_, loc, type, scratch_, b_.getI64IntegerAttr(bytes_ / size),
-                                   b_.getDenseI64ArrayAttr(strides), IntegerAttr());
-    value.replaceUsesWithIf(read, goes);
-    b_.setInsertionPointToEnd(&body_);
-    ir::WriteOp::create(b_, loc, value, scratch_, b_.getI64IntegerAttr(bytes_ / size), b_.getDenseI64ArrayAttr(strides),
-                        IntegerAttr());
-    bytes_ += (type.getNumElements() * size + 63) / 64 * 64;
-  }
-
-  ir::GroupOp group_;
-  Block &body_;
-  OpBuilder b_;
-  ir::ScratchOp scratch_;
-  int64_t bytes_ = 0;
-};
-
 /// The domain: as few dimensions as all spanning values and the reduction allow.
 FailureOr<Cuts> cutsFor(const Kernel &kernel) {
   Cuts cuts;
@@ -183,11 +92,8 @@ public:
   explicit Former(ir::GroupOp group) : group_(group) {}
 
   bool run() {
-    if (group_->hasAttr("failed"))
-      return false;
-    MinorReductions(group_).separate();
     std::vector<Kernel> kernels;
-    if (!collect(kernels) || !order(kernels))
+    if (group_->hasAttr("failed") || !collect(kernels) || !order(kernels))
       return false;
     for (const Kernel &kernel : kernels) {
       FailureOr<ir::KernelOp> op = build(kernel);
@@ -203,8 +109,7 @@ public:
 private:
   bool collect(std::vector<Kernel> &kernels) {
     for (auto write : group_.getBody().getOps<ir::WriteOp>()) {
-      Slice slice;
-      addToSlice(write, slice);
+      Slice slice = Slice::of(write);
       if (slice.reduced.size() > 1)
         return false;
       auto it =

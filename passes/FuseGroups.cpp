@@ -219,13 +219,9 @@ private:
       slots.insert(slot);
     if (int64_t(slots.size()) > maxSlots_ || !viewsFit(earlier, single))
       return false;
-    if (earlier.numel == group.numel) {
-      if (!unite(earlier.cuts, group.cuts, group.numel))
-        return false;
-    } else if (!isScalar(earlier) && !isScalar(group) && !worksOnReduced(earlier, group)) {
-      return false;
-    }
-    return reductionsFit(earlier, group, single);
+    bool fits = earlier.numel == group.numel ? unite(earlier.cuts, group.cuts, group.numel).has_value()
+                                             : isScalar(earlier) || isScalar(group) || worksOnReduced(earlier, group);
+    return fits && reductionsFit(earlier, group, single);
   }
 
   /// Every written value still depends on one way of reducing at most.

@@ -52,6 +52,22 @@ def SimplifyGroups : Pass<"terra-simplify", "::terra::ir::SegmentOp"> {
   let dependentDialects = ["::terra::ir::TerraDialect"];
 }
 
+def SeparateReductions : Pass<"terra-separate-reductions", "::terra::ir::SegmentOp"> {
+  let summary = "Minor reductions of a group get loop nests of their own";
+  let description = [{
+    The values of one loop nest depend on one way of reducing at most. What another loop nest works on, and what it gives, goes from one to
+    the other through scratch memory if it is little next to what the group works on: the sum of a loss over rows, of which each is a
+    sum, or a number of targets by which every gradient is divided.
+    ```
+    %s = terra.sum %x {dims = [1]} : (tensor<64x1000xf32>) -> tensor<64x1xf32>
+    terra.write %s, %scratch …
+    %t = terra.sum (terra.read %scratch …) {dims = [0]} : (tensor<64x1xf32>) -> tensor<1x1xf32>
+    ```
+  }];
+  let dependentDialects = ["::terra::ir::TerraDialect"];
+  let statistics = [Statistic<"numPassed", "passed", "Values that go through scratch memory">];
+}
+
 def FormKernels : Pass<"terra-form-kernels", "::terra::ir::SegmentOp"> {
   let summary = "Splits a group into loop nests, one for each domain and set of reduced dimensions";
   let description = [{

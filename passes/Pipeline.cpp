@@ -31,6 +31,7 @@ void addFusionStage(OpPassManager &pm) {
 /// fused → kernels: one loop nest for each domain.
 void addKernelStage(OpPassManager &pm) {
   OpPassManager &segment = pm.nest<ir::SegmentOp>();
+  segment.addPass(createSeparateReductions()); // first: a loop nest has one way of reducing
   segment.addPass(createFormKernels());
   segment.addPass(createSplitReductions()); // needs to know which loops are long
 }
