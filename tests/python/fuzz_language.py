@@ -9,6 +9,21 @@ import torch
 import torch.nn.functional as F
 from hypothesis import strategies as st
 
+
+def places(a):
+    """Indices into the last dimension, of the shape of `a`, that repeat and do not depend on values."""
+    return (torch.arange(a.numel()) * 7 % max(a.shape[-1], 1)).view(a.shape) if a.dim() else torch.zeros(1).long()
+
+
+def rows(a):
+    """Indices into the first dimension, one of them twice."""
+    return torch.tensor([0, a.shape[0] - 1, 0])
+
+
+def mask(a):
+    return (torch.arange(a.numel()) % 3 == 1).view(a.shape)
+
+
 UNARY = {
     "tanh": torch.tanh,
     "exp": lambda a: torch.exp(-a.abs()) if a.is_floating_point() else a.float().tanh(),
@@ -38,6 +53,48 @@ UNARY = {
     "where": lambda a: torch.where(a != a, 0, a),
     "requires_grad": lambda a: a.detach().clone().requires_grad_(),
     "batch_norm": lambda a: F.batch_norm(a, None, None, training=True),
+    "gather": lambda a: a.gather(-1, places(a)),
+    "scatter": lambda a: torch.zeros_like(a).scatter(-1, places(a).sort(-1).values, a * 0 + 1),
+    "scatter_add": lambda a: torch.zeros_like(a).scatter_add(-1, places(a), a),
+    "index": lambda a: a[rows(a)],
+    "index_select": lambda a: a.index_select(0, rows(a)),
+    "index_add": lambda a: a.index_add(0, rows(a), a.new_ones(3, *a.shape[1:]), alpha=2),
+    "embedding": lambda a: F.embedding(rows(a), a),
+    "masked_fill": lambda a: a.masked_fill(mask(a), 0.5),
+    "masked_where": lambda a: torch.where(mask(a), a, -a),
+    "masked_select": lambda a: a[mask(a)],
+    "flip": lambda a: a.flip(-1),
+    "roll": lambda a: a.roll(1, 0),
+    "tril": torch.tril,
+    "pad": lambda a: F.pad(a, (1, 1)),
+    "repeat": lambda a: a.repeat(2, *[1] * (a.dim() - 1)),
+    "cumprod": lambda a: a.tanh().cumprod(-1),
+    "diff": torch.diff,
+    "amax": lambda a: a.amax(-1),
+    "prod": lambda a: a.tanh().prod(),
+    "norm": lambda a: (a * a + 1).norm(dim=-1, keepdim=True),
+    "einsum": lambda a: torch.einsum("ij,kj->ik", a, a.cos()),
+    "log_softmax": lambda a: F.log_softmax(a, 0),
+    "silu": F.silu,
+    "softplus": F.softplus,
+    "rsqrt": lambda a: (a * a + 1).rsqrt(),
+    "log1p": lambda a: a.abs().log1p(),
+    "erf": torch.erf,
+    "arange": lambda a: torch.arange(a.numel()).view(a.shape),
+    "mask": mask,
+    "logical_not": torch.logical_not,
+    "plus_integers": lambda a: a + torch.arange(a.numel()).view(a.shape),
+    "empty_sum": lambda a: a[:0].sum(0),
+    "empty_cat": lambda a: torch.cat([a[:0], a]),
+    "complex": lambda a: torch.complex(a, a.tanh()),
+    "complex_abs": lambda a: torch.complex(a + 2, a).abs(),
+    "conj": lambda a: torch.conj(a) * 1,
+    "rfft": lambda a: torch.fft.rfft(a).real,
+    "out_new": lambda a: torch.sin(a.detach(), out=a.new_empty(0)),
+    "unbound": lambda a: sum(a.unbind(0)),
+    "resplit": lambda a: torch.cat(a.split(1, -1)[::-1], -1),
+    "full_like": lambda a: torch.full_like(a, 2),
+    "outer": lambda a: torch.outer(a.reshape(-1)[:4], a.reshape(-1)[:3]),
 }
 DISCONTINUOUS = {
     "round": torch.round,
@@ -52,6 +109,22 @@ DISCONTINUOUS = {
     "masked": lambda a: a[a > 0],
     "nonzero": torch.nonzero,
     "topk": lambda a: a.topk(1).values,
+    "argsort": lambda a: a.argsort(-1, stable=True),
+    "cummax": lambda a: a.cummax(-1).values,
+    "median": lambda a: a.median(-1).indices,
+    "unique": lambda a: a.round().unique(),
+    "half": lambda a: a.half(),
+    "int32": lambda a: (a * 3).nan_to_num().clamp(-9, 9).int(),
+    "uint8": lambda a: (a.abs() * 3).nan_to_num().clamp(0, 9).to(torch.uint8),
+    "complex64": lambda a: a.to(torch.complex64),
+    "angle": torch.angle,
+    "remainder": lambda a: a % 2,
+    "floor_divide": lambda a: a // 2,
+    "bits": lambda a: a.contiguous().view(torch.int32),
+    "one_hot": lambda a: F.one_hot(a.abs().nan_to_num().clamp(0, 4).long().reshape(-1), 5),
+    "bucketize": lambda a: torch.bucketize(a, torch.tensor([-0.5, 0.0, 0.5])),
+    "isnan": torch.isnan,
+    "bitwise": lambda a: a & 1,
 }
 BINARY = {
     "add": torch.add,
@@ -68,6 +141,18 @@ BINARY = {
     "lerp": lambda a, b: torch.lerp(a, b, 0.25),
     "addcmul": lambda a, b: torch.addcmul(a, b, b, value=0.5),
     "foreach": lambda a, b: torch._foreach_add([a, b], 1)[1],
+    "masked_where2": lambda a, b: torch.where(mask(a), a, b),
+    "index_put": lambda a, b: a.index_put((rows(a),), b.detach().sum(), accumulate=True),
+    "masked_scatter": lambda a, b: a.masked_scatter(mask(a), b.repeat(4, *[1] * (b.dim() - 1))),
+    "einsum": lambda a, b: torch.einsum("...i,...i->...", a, b),
+    "atan2": lambda a, b: torch.atan2(a, b.abs() + 1),
+    "hypot": lambda a, b: (a * a + b * b + 1).sqrt(),
+    "baddbmm": lambda a, b: torch.baddbmm(a.sum(), a.unsqueeze(0), b.unsqueeze(0).mT),
+    "cdist": lambda a, b: torch.cdist(a, b + 5),
+    "smooth_l1": lambda a, b: F.smooth_l1_loss(*torch.broadcast_tensors(a, b), reduction="none"),
+    "row_stack": lambda a, b: torch.vstack([a, b]),
+    "promote": lambda a, b: a * b.float() if b.dtype == torch.int64 else a * b,
+    "out_new": lambda a, b: torch.add(a.detach(), b.detach(), out=torch.empty(0, dtype=a.dtype)),
 }
 COMPARE = {"gt": torch.gt, "eq": torch.eq}
 INPLACE = {
@@ -84,6 +169,39 @@ INPLACE = {
     "addcmul_": lambda a, b: a.addcmul_(b, b, value=0.1),
     "data": lambda a, b: a.data.mul_(0.5),
     "no_grad": lambda a, b: quietly(a, b),
+    "index_put_": lambda a, b: a.index_put_((rows(a),), b.sum().to(a.dtype)),
+    "index_add_": lambda a, b: a.index_add_(0, rows(a), a.new_ones(3, *a.shape[1:])),
+    "scatter_": lambda a, b: a.scatter_(-1, places(a), 0.5),
+    "masked_fill_": lambda a, b: a.masked_fill_(mask(a), 0.5),
+    "set_mask": lambda a, b: a.__setitem__(mask(a), 0.25),
+    "set_column": lambda a, b: a.__setitem__((..., 0), b.sum()),
+    "set_step": lambda a, b: a.__setitem__(slice(None, None, 2), 1),
+    "set_rows": lambda a, b: a.__setitem__(rows(a), b.sum()),
+    "clamp_": lambda a, b: a.clamp_(-0.5, 0.5),
+    "div_": lambda a, b: a.div_(b.abs() + 1),
+    "add_integers_": lambda a, b: a.add_(torch.arange(a.numel()).view(a.shape)),
+    "chunk_": lambda a, b: [c.mul_(0.5) for c in a.chunk(2, -1)],
+    "unbind_": lambda a, b: [c.add_(0.1) for c in a.unbind(0)],
+    "split_": lambda a, b: torch._foreach_add_(list(a.split(1, 0)), 0.1),
+    "diagonal_": lambda a, b: a.diagonal().add_(1),
+    "swap_": lambda a, b: a.copy_(a.flip(0)),
+    "self_overlap_": lambda a, b: a[1:].copy_(a[:-1]),
+    "out_self": lambda a, b: torch.add(a, b, out=a),
+    "out_view": lambda a, b: torch.sum(b, dim=0, out=a[0]),
+    "out_max": lambda a, b: torch.max(b, -1, out=(a, torch.empty(0, dtype=torch.long))),
+    "t_": lambda a, b: a.t_(),
+    "unsqueeze_": lambda a, b: a.unsqueeze_(0),
+    "squeeze_": lambda a, b: a.squeeze_(),
+    "detach_": lambda a, b: a.detach_(),
+    "set_data": lambda a, b: setattr(a, "data", b.detach().clone()),
+    "real_": lambda a, b: a.real.mul_(2),
+    "imag_": lambda a, b: a.imag.add_(1),
+    "logical_and_": lambda a, b: a.logical_and_(b),
+    "where_": lambda a, b: torch.where(mask(a), a, b, out=a),
+    "cumsum_": lambda a, b: a.cumsum_(-1),
+    "lerp_": lambda a, b: a.lerp_(b, 0.5),
+    "relu_": lambda a, b: F.relu(a, inplace=True),
+    "tril_": lambda a, b: a.tril_(),
 }
 VIEWS = {
     "row": lambda a, i: a[0],
@@ -100,6 +218,24 @@ VIEWS = {
     "strided": lambda a, i: a.as_strided((2,), (1,)),
     "chunk": lambda a, i: a.chunk(2, -1)[0],
     "empty": lambda a, i: a[:0],
+    "unfold": lambda a, i: a.unfold(-1, 2, 1),
+    "diagonal": lambda a, i: a.diagonal(),
+    "narrow": lambda a, i: a.narrow(-1, i % 2, 1),
+    "movedim": lambda a, i: a.movedim(0, -1),
+    "view": lambda a, i: a.view(-1),
+    "split": lambda a, i: a.split(1)[-1],
+    "unbind": lambda a, i: a.unbind(-1)[0],
+    "overlap": lambda a, i: a.as_strided((2, 2), (1, 1)),
+    "expand_row": lambda a, i: a[:1].expand(3, *a.shape[1:]),
+    "squeeze": lambda a, i: a.squeeze(),
+    "item": lambda a, i: a.reshape(-1)[i % 2],
+    "real": lambda a, i: torch.view_as_real(a) if a.is_complex() else a[None],
+    "imag": lambda a, i: a.imag,
+    "conj": lambda a, i: a.conj(),
+    "neg_view": lambda a, i: torch._neg_view(a),
+    "tensor_split": lambda a, i: a.tensor_split(2)[0],
+    "broadcast": lambda a, i: torch.broadcast_to(a, (2, *a.shape))[1],
+    "detach": lambda a, i: a.detach(),
 }
 RANDOM = {
     "dropout": lambda a: F.dropout(a, 0.5),
@@ -109,6 +245,15 @@ RANDOM = {
     "bernoulli": lambda a: torch.bernoulli(a.sigmoid()),
     "normal": lambda a: torch.normal(a, 1.0),
     "discard": lambda a: (torch.rand(5), a)[1],
+    "randperm": lambda a: a.reshape(-1)[torch.randperm(a.numel())],
+    "multinomial": lambda a: torch.multinomial(torch.ones(4, dtype=torch.double), 2),
+    "exponential_": lambda a: a.exponential_(),
+    "randint": lambda a: a + torch.randint(3, ()),
+    "dropout_": lambda a: F.dropout(a, 0.5, inplace=True),
+    "rand_out": lambda a: torch.rand(a.shape, dtype=a.dtype, out=torch.empty(a.shape, dtype=a.dtype)),
+    "alpha_dropout": lambda a: F.alpha_dropout(a, 0.3, training=True),
+    "rrelu": lambda a: F.rrelu(a, training=True),
+    "random_": lambda a: a.random_(5),
 }
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.5),
