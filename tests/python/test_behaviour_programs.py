@@ -1,8 +1,10 @@
 """Programs of other shapes than one model, one loss and one step, long enough for calls to be recognised as a whole."""
 
+import asyncio
 import copy
 import threading
 
+import numpy as np
 import terra
 import torch
 import torch.nn.functional as F
@@ -208,3 +210,158 @@ def test_long_chains_are_freed_without_deep_recursion():
         assert torch.equal(weight.grad, expected[1])
         step(torch.ones(4), False)
     assert step.stats()["regions_coexecuted"] > 0
+
+
+def test_parameters_and_gradients_are_views_of_flat_buffers(numerics):
+    def program(t):
+        net = mlp()
+        flat = torch.cat([p.detach().reshape(-1) for p in net.parameters()])
+        slopes = torch.zeros_like(flat)
+        at = 0
+        for p in net.parameters():
+            p.data = flat[at : at + p.numel()].view_as(p)
+            p.grad = slopes[at : at + p.numel()].view_as(p)
+            at += p.numel()
+        t.watch(net=net, flat=flat, slopes=slopes)
+
+        @t.function
+        def step(x, y):
+            slopes.zero_()
+            loss = F.cross_entropy(net(x), y)
+            loss.backward()
+            with torch.no_grad():
+                flat.sub_(slopes / (slopes.norm() + 1e-3), alpha=0.05)
+            return loss.detach(), flat.norm()
+
+        for i in t.loop(12):
+            t.out(*step(vectors(i), classes(i)))
+
+    check(program, numerics)
+
+
+def test_weights_whose_memory_is_given_back_between_steps(numerics):
+    """As in sharded training: a parameter's storage is empty except while it is needed."""
+
+    def program(t):
+        net = mlp()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+        whole = [p.detach().clone() for p in net.parameters()]
+        t.watch(whole=whole)
+
+        @t.function
+        def step(x, y):
+            for p, w in zip(net.parameters(), whole, strict=True):
+                p.untyped_storage().resize_(w.untyped_storage().nbytes())
+                p.data.copy_(w)
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(x), y)
+            loss.backward()
+            optimizer.step()
+            for p, w in zip(net.parameters(), whole, strict=True):
+                w.copy_(p.detach())
+                p.untyped_storage().resize_(0)
+            return loss.detach()
+
+        for i in t.loop(12):
+            t.out(step(vectors(i), classes(i)))
+
+    check(program, numerics)
+
+
+def test_steps_interleaved_by_an_event_loop(numerics):
+    """Two forwards take turns inside a call, in an order that the event loop decides."""
+
+    def program(t):
+        net = mlp()
+        optimizer = adamw(net)
+        t.watch(net=net, optimizer=optimizer)
+
+        async def forward(x, turns):
+            for n, layer in enumerate(net):
+                x = layer(x)
+                if n < turns:
+                    await asyncio.sleep(0)
+            return x
+
+        @t.function
+        def step(x, y, turns):
+            async def both():
+                return await asyncio.gather(forward(x, turns), forward(x * 2, 1))
+
+            optimizer.zero_grad()
+            loss = sum(F.cross_entropy(out, y) for out in asyncio.run(both()))
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        for i in t.loop(14):
+            t.out(step(vectors(i), classes(i), i % 3))
+
+    check(program, numerics)
+
+
+def test_contrast_with_a_queue_and_a_slow_encoder(numerics):
+    def program(t):
+        fast = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 6))
+        slow = copy.deepcopy(fast).requires_grad_(False)
+        optimizer = torch.optim.SGD(fast.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
+        queue, place = F.normalize(torch.randn(6, 24), dim=0), torch.zeros(1, dtype=torch.long)
+        t.watch(fast=fast, slow=slow, optimizer=optimizer, queue=queue, place=place)
+
+        @t.function
+        def step(x):
+            with torch.no_grad():
+                for a, b in zip(fast.parameters(), slow.parameters(), strict=True):
+                    b.data = b.data * 0.9 + a.data * 0.1
+                key = F.normalize(slow(x + 0.1 * torch.randn_like(x)), dim=1)
+            query = F.normalize(fast(x), dim=1)
+            alike = torch.einsum("nc,nc->n", query, key).unsqueeze(-1)
+            others = torch.einsum("nc,ck->nk", query, queue.clone())
+            loss = F.cross_entropy(torch.cat([alike, others], 1) / 0.2, torch.zeros(len(x), dtype=torch.long))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            at = int(place)
+            queue[:, at : at + 4] = key.T
+            place[0] = (at + 4) % 24
+            return loss.detach()
+
+        for _ in t.loop(16):
+            t.out(step(torch.randn(4, 8)))
+
+    check(program, numerics)
+
+
+def test_policy_gradient_in_an_environment_of_numpy(numerics):
+    def program(t):
+        body = nn.Sequential(nn.Linear(4, 16), nn.Tanh())
+        policy, critic = nn.Linear(16, 3), nn.Linear(16, 1)
+        optimizer = adamw(body, policy, critic)
+        world = np.random.RandomState(0)
+        t.watch(body=body, policy=policy, critic=critic, optimizer=optimizer)
+
+        @t.function
+        def episode(length):
+            state = world.randn(4).astype(np.float32)
+            chosen, values, rewards = [], [], []
+            for _ in range(length):
+                features = body(torch.from_numpy(state))
+                choice = torch.distributions.Categorical(logits=policy(features))
+                action = choice.sample()
+                chosen.append(choice.log_prob(action) + 0.01 * choice.entropy())
+                values.append(critic(features).squeeze(-1))
+                state = (0.9 * state + 0.1 * (action.item() - 1) + 0.05 * world.randn(4)).astype(np.float32)
+                rewards.append(float(-np.abs(state).sum()))
+            returns = torch.tensor(np.cumsum(rewards[::-1])[::-1].copy(), dtype=torch.float32)
+            values = torch.stack(values)
+            loss = F.smooth_l1_loss(values, returns) - (torch.stack(chosen) * (returns - values.detach())).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_value_(body.parameters(), 0.5)
+            optimizer.step()
+            return loss.item(), rewards
+
+        for i in t.loop(12):
+            t.log(*episode([5, 5, 7, 3][i % 4]))
+
+    check(program, numerics)

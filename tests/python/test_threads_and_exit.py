@@ -523,3 +523,108 @@ def test_reload_and_garbage_of_functions():
         """,
         "True\n",
     )
+
+
+INTERRUPTED = """
+import os, random, signal, sys
+import torch
+import torch.nn.functional as F
+from torch import nn
+import terra
+torch.set_num_threads(1)
+armed, moments = False, random.Random(5)
+
+def handler(*_):
+    global armed
+    if armed:
+        armed = False
+        raise KeyboardInterrupt
+
+def make():
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.Dropout(0.2), nn.ReLU(), nn.Linear(32, 5))
+    if OPTIMIZER == "sgd":
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    else:
+        optimizer = torch.optim.AdamW(net.parameters(), lr=0.01, foreach=OPTIMIZER == "foreach")
+    if HOOKS:
+        for p in net.parameters():
+            p.register_hook(lambda g: g * 0.9)
+        net[3].register_full_backward_hook(lambda m, of_input, of_output: (of_input[0] * 0.9,))
+
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(net(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return net, optimizer, step
+
+def copied(value):
+    return value.clone() if torch.is_tensor(value) else value
+
+def state(net, optimizer):
+    kept = [torch.get_rng_state(), *(b.clone() for b in net.buffers())]
+    for p in net.parameters():
+        kept += [p.detach().clone(), copied(p.grad), *map(copied, optimizer.state[p].values())]
+    return kept
+
+def take_over(net, optimizer, other, others):
+    for p, q in zip([*net.parameters(), *net.buffers()], [*other.parameters(), *other.buffers()]):
+        q.data.copy_(p)
+    for p, q in zip(net.parameters(), other.parameters()):
+        q.grad = copied(p.grad)
+        others.state[q] = {k: copied(v) for k, v in optimizer.state[p].items()}
+
+def equal(a, b):
+    return torch.equal(a, b) if torch.is_tensor(a) and torch.is_tensor(b) else a is b
+
+data = [(torch.randn(8, 16), torch.randint(0, 5, (8,))) for _ in range(4)]
+net, optimizer, eager_step = make()
+step = terra.function(eager_step, numerics="exact")
+eager = make()
+for i in range(8):
+    step(*data[i % 4])
+    step.wait_compiled()
+interrupted = 0
+signal.signal(signal.SIGALRM, handler)
+for _ in range(TRIALS):
+    calls = 0
+    take_over(net, optimizer, *eager[:2])
+    before = torch.get_rng_state()
+    try:
+        armed = True
+        signal.setitimer(signal.ITIMER_REAL, 1e-5 + moments.random() * 4e-3)
+        while armed:
+            step(*data[calls % 4])
+            calls += 1
+    except KeyboardInterrupt:
+        interrupted += 1
+    torch.set_grad_enabled(True)  # an interrupt in `no_grad`'s own Python code leaves it, as eagerly
+    weights = [p.detach().clone() for p in net.parameters()]
+    after = torch.get_rng_state()
+    torch.set_rng_state(before)
+    for i in range(calls):
+        eager[2](*data[i % 4])
+    old = [p.detach().clone() for p in eager[0].parameters()]
+    eager[2](*data[calls % 4])
+    for now, then, new in zip(weights, old, eager[0].parameters()):
+        if OPTIMIZER == "sgd":  # one write a parameter and step; AdamW decays first
+            assert torch.equal(now, then) or torch.equal(now, new), "neither before nor after"
+    take_over(net, optimizer, *eager[:2])
+    ends = []
+    for one in ((net, optimizer, step), eager):
+        torch.set_rng_state(after)
+        losses = [one[2](*data[i]) for i in range(3)]
+        ends.append(losses + state(*one[:2]))
+    assert all(map(equal, *ends)), "goes on differently"
+print(interrupted > TRIALS // 2)
+"""
+
+
+@pytest.mark.parametrize(("optimizer", "hooks"), [("sgd", False), ("loop", True), ("foreach", False)])
+def test_interrupts_at_random_moments(optimizer, hooks):
+    """Whatever was interrupted, weights are a prefix's, and an eager twin that takes over the state goes on alike."""
+    settings = f"OPTIMIZER, HOOKS, TRIALS = {optimizer!r}, {hooks}, 120\n"
+    expect("", "True\n", prelude=settings + INTERRUPTED)
