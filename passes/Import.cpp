@@ -76,13 +76,27 @@ private:
           ir::GroupOp::create(b_, call.loc, b_.getDenseI64ArrayAttr({int64_t(index)}), DenseI64ArrayAttr()));
       b_.setInsertionPointToEnd(&groups.back().getBody().emplaceBlock());
       call.selectElement(element);
-      if (importForm(call, form))
+      if (importForm(call, form)) {
+        readNumbers(index, call, groups.back());
         continue;
+      }
       for (ir::GroupOp group : groups)
         group.erase();
       return false;
     }
     return true;
+  }
+
+  /// A number that the event does not look at (`ones_like(loss)`) has to be there all the same: nobody may fuse it away from its event.
+  void readNumbers(size_t index, ImportCall &call, ir::GroupOp group) {
+    const graph::SegmentEvent &e = segment_.events[index];
+    for (unsigned n = 0; n < call.numArgs(); ++n) {
+      if (!call.isTensor(n) || call.operand(n).meta.numel() != 1)
+        continue;
+      Value slot = slots_[e.inputs[call.arg(n).first].slot];
+      if (llvm::none_of(slot.getUsers(), [&](Operation *user) { return group->isProperAncestor(user); }))
+        call.value(n);
+    }
   }
 
   bool importForm(ImportCall &call, const ir::AtenForm &form) {

@@ -87,6 +87,13 @@ def test_forward_and_backward_are_one_instruction():
     assert "log_softmax" not in explained
 
 
+@pytest.mark.parametrize("shape", [(64, 10), (64, 1000)])
+def test_what_stands_between_a_loss_and_its_gradient_is_compiled(shape):
+    explained = terra.explain(compare(shape, scale=0.5))
+    assert "gave it up" not in explained
+    assert "aten::mul" not in explained.split("externs:")[-1]
+
+
 def test_a_model_learns_as_eagerly():
     torch.manual_seed(0)
     x, targets = torch.randn(64, 32), torch.randint(500, (64,))
