@@ -15,6 +15,14 @@ int64_t numElements(ArrayRef<int64_t> shape) {
   return n;
 }
 
+SmallVector<int64_t> rowMajor(ArrayRef<int64_t> shape) {
+  SmallVector<int64_t> strides(shape.size());
+  int64_t step = 1;
+  for (size_t i = shape.size(); i-- > 0; step *= shape[i])
+    strides[i] = step;
+  return strides;
+}
+
 Cuts cutsOf(ArrayRef<int64_t> shape) {
   Cuts cuts;
   int64_t product = 1, total = numElements(shape);

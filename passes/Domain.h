@@ -14,6 +14,8 @@ using Cuts = llvm::SmallVector<int64_t, 4>;
 using Reduced = llvm::SmallVector<std::pair<int64_t, int64_t>, 2>;
 
 int64_t numElements(llvm::ArrayRef<int64_t> shape);
+/// Strides of memory without gaps.
+llvm::SmallVector<int64_t> rowMajor(llvm::ArrayRef<int64_t> shape);
 Cuts cutsOf(llvm::ArrayRef<int64_t> shape);
 /// The union; nothing when the cuts are not nested (each dividing the next).
 std::optional<Cuts> unite(const Cuts &a, const Cuts &b, int64_t numel);

@@ -55,10 +55,7 @@ private:
       scratch_ = ir::ScratchOp::create(b_, group_.getLoc(), b_.getI64IntegerAttr(0));
     }
     int64_t size = std::max<int64_t>(1, type.getElementTypeBitWidth() / 8);
-    SmallVector<int64_t> strides(type.getRank());
-    int64_t step = 1;
-    for (int64_t d = type.getRank(); d-- > 0; step *= type.getDimSize(d))
-      strides[d] = step;
+    SmallVector<int64_t> strides = rowMajor(type.getShape());
     b_.setInsertionPointAfterValue(value);
     Location loc = value.getLoc();
     auto read = ir::ReadOp::create(b_, loc, type, scratch_, b_.getI64IntegerAttr(bytes_ / size),

@@ -22,14 +22,6 @@ constexpr int64_t kMaxTaskRows = 512;    // summed one after another: bounds the
 constexpr int64_t kMinTaskRows = 8;      // below, the partial sums are as much work as the rows
 constexpr int64_t kMaxColumns = 16384;   // partial sums that a task keeps in the near caches
 
-SmallVector<int64_t> rowMajor(ArrayRef<int64_t> shape) {
-  SmallVector<int64_t> strides(shape.size());
-  int64_t step = 1;
-  for (size_t i = shape.size(); i-- > 0; step *= shape[i])
-    strides[i] = step;
-  return strides;
-}
-
 /// A kernel with what decides whether it can be divided.
 struct Candidate {
   explicit Candidate(ir::KernelOp op) : kernel(op), analysis(KernelAnalysis::run(op)) {

@@ -3,11 +3,9 @@
 import contextlib
 
 import pytest
-import terra
 import torch
 import torch.nn.functional as F
-from models import vectors
-from test_behaviour_hooks import Quiet, Steps, program
+from test_behaviour_hooks import program, steady_steps
 from torch import nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -528,17 +526,4 @@ STEADY = [
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", STEADY)
 def test_steady_steps_are_recognised_in_pieces(name):
-    torch.manual_seed(0)
-    s = Steps(Quiet())
-    KINDS[name](s)
-    step = terra.function(s.step, never_slower=False)
-    for i in range(40):
-        step(vectors(i), vectors(i + 100))
-        step.wait_compiled()
-    before = step.stats()
-    for i in range(5):
-        step(vectors(i), vectors(i + 100))
-    after = step.stats()
-    assert after["pieces"] > before["pieces"]
-    assert after["pieces_stepped"] == before["pieces_stepped"]
-    assert after["regions_coexecuted"] == before["regions_coexecuted"] + 5
+    steady_steps(KINDS[name])
