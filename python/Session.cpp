@@ -52,6 +52,7 @@ py::dict stats(Session &session) {
   result["eager_call_seconds"] = pace.eagerSeconds;
   result["events"] = s.events;
   result["gates"] = s.gates;
+  result["side_runs"] = s.sideRuns;
   result["spans"] = s.spans;
   result["span_events"] = s.spanEvents;
   result["pieces"] = s.pieces;

@@ -11,9 +11,6 @@
 #if defined(__linux__)
 #include <sys/prctl.h>
 #endif
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 namespace terra::runtime {
 
@@ -25,22 +22,6 @@ using Clock = std::chrono::steady_clock;
 
 namespace {
 
-void relax() {
-#if defined(__x86_64__)
-  _mm_pause();
-#endif
-}
-
-/// Spins for a short while: waking a sleeping thread costs more than most events take. Returns whether `done` became true.
-template <typename Done> bool spin(const Done &done, int rounds) {
-  for (int i = 0; i < rounds; ++i) {
-    if (done())
-      return true;
-    relax();
-  }
-  return done();
-}
-constexpr int kSpinRounds = 600;
 /// A runner that sleeps for good is woken when this many instructions wait for it, a run is closed, or somebody waits: waking
 /// costs the Python thread more than several events.
 constexpr uint32_t kWakeBatch = 96;
@@ -97,7 +78,7 @@ void GraphRunner::wakeWaiters() {
 
 void GraphRunner::wait(const Done &done, const Poll &poll, bool soon) {
   wake(Sleep::Nap);
-  if (spin(done, soon ? kSpinRounds : 0))
+  if (soon ? waitSpin_.until(done) : done())
     return;
   std::unique_lock lock(mutex_);
   waiting_.push_back(&done);
@@ -166,7 +147,7 @@ template <typename Ready> void GraphRunner::sleepUntil(const Ready &ready, std::
 
 std::shared_ptr<Run> GraphRunner::nextRun() {
   auto available = [this] { return completedTicket() < lastTicket(); };
-  spin(available, kSpinRounds);
+  idleSpin_.until(available);
   std::unique_lock lock(mutex_);
   sleepUntil([this] { return stop_ || !queue_.empty(); }, lock);
   if (queue_.empty())
@@ -191,7 +172,7 @@ bool GraphRunner::awaitWork(Run &run, uint32_t done) {
   auto ready = [&] {
     return run.published.load(std::memory_order_seq_cst) > done || run.closed.load(std::memory_order_seq_cst);
   };
-  if (!spin(ready, kSpinRounds)) {
+  if (!workSpin_.until(ready)) {
     std::unique_lock lock(mutex_);
     sleepUntil(ready, lock);
   }

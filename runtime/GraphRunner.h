@@ -3,6 +3,7 @@
 
 #include "runtime/Host.h"
 #include "runtime/Run.h"
+#include "runtime/Spin.h"
 
 #include <atomic>
 #include <condition_variable>
@@ -82,6 +83,8 @@ private:
   std::atomic<uint64_t> submitted_{0}, completed_{0}, busyNanos_{0}, queuedEvents_{0};
   std::atomic<uint64_t> failedTicket_{0};
   std::atomic<Sleep> sleep_{Sleep::Awake};
+  AdaptiveSpin idleSpin_, workSpin_; ///< between runs, between a run's instructions
+  AdaptiveSpin waitSpin_;            ///< of those who wait for the runner
   std::vector<const Done *> waiting_; ///< what the threads that sleep wait for
   std::atomic<int> waiters_{0}; ///< how many those are
   bool stop_ = false;

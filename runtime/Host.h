@@ -16,7 +16,7 @@ public:
   virtual ~Host() = default;
 
   /// Runs event `index` of the run's segment on its buffers: reads operands, fulfils the buffers of fresh results.
-  /// Throws what the op throws. Called on the GraphRunner's thread only.
+  /// Throws what the op throws. Called on the GraphRunner's thread; for a SideRun, on the thread that reads.
   virtual void runExtern(Run &run, uint32_t index) = 0;
 
   /// Uninitialised memory for a result. Throws when there is none.

@@ -23,6 +23,16 @@ Buffer &Run::made(uint32_t slot) {
   return *buffers[slot].get();
 }
 
+const Slice *CompiledSegment::sliceFor(uint32_t slot) {
+  auto [known, isNew] = slices_.try_emplace(slot);
+  if (isNew && (known->second = sliceOf(segment_, slot))) {
+    heldForReads_.resize(segment_.slots.size());
+    for (uint32_t input : known->second->inputs)
+      heldForReads_[input] = true;
+  }
+  return known->second ? &*known->second : nullptr;
+}
+
 CompiledSegment::CompiledSegment(std::vector<NodeId> nodes, graph::Segment segment)
     : nodes_(std::move(nodes)), segment_(std::move(segment)) {
   gate_ = segment_.events.size() == 1 && segment_.events[0].event->gate;

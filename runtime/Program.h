@@ -4,6 +4,7 @@
 #include "codegen/Compiler.h"
 #include "graph/TraceGraph.h"
 #include "runtime/Run.h"
+#include "runtime/SideRun.h"
 #include "runtime/Span.h"
 #include "tracer/CallView.h"
 
@@ -78,6 +79,12 @@ public:
   /// The number by which the graph knows the nodes has changed.
   void renumber(const std::vector<graph::NodeId> &numbers);
 
+  /// What computes `slot` for a read; null where only the whole segment does (Python thread). From the first time on runs hold on
+  /// to what it reads.
+  const Slice *sliceFor(uint32_t slot);
+  bool anyHeldForReads() const { return !heldForReads_.empty(); }
+  bool heldForReads(uint32_t slot) const { return heldForReads_[slot]; }
+
   uint64_t walks() const { return totalWalks_; }
   void countWalk() { ++totalWalks_; }
 
@@ -99,6 +106,8 @@ private:
   };
   std::vector<Attempts> attempts_;
   uint64_t totalWalks_ = 0;
+  std::unordered_map<uint32_t, std::optional<Slice>> slices_; ///< by slot
+  std::vector<bool> heldForReads_;
 };
 
 /// The segments of one version of a TraceGraph. Segments whose events did not change are taken over from the last version.

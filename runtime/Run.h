@@ -21,6 +21,7 @@ public:
   std::vector<BufferRef> buffers; ///< parallel to the segment's slots
   std::shared_ptr<CompiledSegment> compiled;
   std::shared_ptr<const codegen::Executable> executable;
+  std::vector<std::pair<uint32_t, BufferRef>> heldForReads; ///< bound slots that slices read (Python thread)
   std::vector<uint8_t> unfused;   ///< instructions whose fused-away values were alive after all
   std::vector<uint32_t> leftover; ///< events of instructions that never triggered (a flush)
   std::shared_ptr<DeathTable> deaths; ///< set while the segment's deaths are being learned

@@ -52,7 +52,7 @@ bool Session::enter() {
   region_ = runtime_.newEpoch();
   failure_ = std::make_shared<Failure>();
   runtime_.keepFailure(failure_);
-  run_.reset();
+  leaveRun();
   runStarts_.clear();
   last_ = TraceGraph::kStart;
   regionEvents_ = 0;
@@ -101,7 +101,7 @@ Session::Action Session::onCall(const CallView &call) {
 }
 
 void Session::abandon() {
-  run_.reset();
+  leaveRun();
   left_.reset();
   recorder_.clear();
   mode_ = Mode::Eager;
@@ -124,7 +124,7 @@ void Session::diverge(const std::string &reason) {
   bool inside = run_ && !run_->recognisedAll;
   left_ = inside ? run_->compiled : nullptr;
   startRecording(inside ? run_->binding.epoch : 0);
-  run_.reset();
+  leaveRun();
   runtime_.waitLocked(runtime_.runner().lastTicket());
 }
 
@@ -154,7 +154,7 @@ void Session::throwIfFailed() {
   runtime_.waitLocked(runtime_.runner().lastTicket());
   if (mode_ == Mode::CoExecuting || mode_ == Mode::Recording)
     mode_ = Mode::Eager; // the exception may be caught by the program: the region goes on, unlearned
-  run_.reset();
+  leaveRun();
   auto failure = std::exchange(failure_, std::make_shared<Failure>());
   ++stats_.regionsFailed;
   if (!failure->delivered.load())
@@ -229,7 +229,7 @@ void Session::endRegion() {
   stats_.waitSeconds += Runtime::waitedSeconds() - waitedAtEnter_;
   stats_.skeletonSeconds += now() - enteredAt_ - (Runtime::waitedSeconds() - waitedAtEnter_);
   failKernelAt = -1;
-  run_.reset();
+  leaveRun();
   left_.reset();
   runtime_.deactivate();
 }

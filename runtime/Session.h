@@ -35,6 +35,8 @@ public:
   /// After Recognised: the event and the run whose buffers take its results.
   const graph::SegmentEvent &expected() const { return run_->segment().events[position_]; }
   Run &run() { return *run_; }
+  /// After Gate: what computes the promised `buffer` here and now, instead of waiting for it.
+  std::optional<SideRun> sideRunFor(const Buffer &buffer);
   /// Gives slot `slot` of the run a buffer promised by the event under way.
   void promise(uint32_t slot, Buffer *buffer);
   /// The event is complete: publish what it triggers.
@@ -107,6 +109,7 @@ private:
   void noteRunStart();
   std::optional<SpanRange> spanSince(const SpanMark &mark) const;
   void holdBound();
+  void leaveRun();
   /// Hands the runner what is due once the events up to `position` have passed.
   void publish(uint32_t position);
   bool open() const; ///< the runner waits for more of `run_`
@@ -149,6 +152,7 @@ private:
 
   std::atomic<Mode> mode_ = Mode::Idle; ///< others may make it leave the graph; written under the runtime's lock
   std::shared_ptr<Run> run_; ///< being walked, or just walked
+  std::shared_ptr<Run> behind_; ///< the one before it, which a gate follows
   std::shared_ptr<Run> spare_; ///< a candidate that did not match
   uint32_t position_ = 0; ///< last recognised event of `run_`
   graph::NodeId last_ = graph::TraceGraph::kStart; ///< last node of the graph that was passed

@@ -45,7 +45,7 @@ void Session::coexecuteFrom(NodeId last) {
   program_.rebuild(graph_);
   recorder_.clear();
   left_.reset();
-  run_.reset();
+  leaveRun();
   last_ = last;
   mode_ = Mode::CoExecuting;
 }
@@ -81,7 +81,7 @@ void Session::forgetColdPaths() {
   program_ = {};
   loopHeads_.clear();
   wholes_ = {};
-  run_.reset();
+  leaveRun();
   last_ = TraceGraph::kStart;
   stable_ = 0;
   patience_ *= 16;

@@ -29,6 +29,7 @@ struct SessionOptions {
 
 struct SessionStats {
   uint64_t regionsRecorded = 0, regionsCoexecuted = 0, regionsDiverged = 0, regionsFailed = 0, events = 0, gates = 0;
+  uint64_t sideRuns = 0; ///< fetches that did not wait for the queue
   uint64_t survivors = 0;
   uint64_t inherited = 0; ///< times that a segment took over what was known of one of other sizes
   uint64_t spans = 0, spanEvents = 0; ///< calls recognised as a whole, and the events that they stand for

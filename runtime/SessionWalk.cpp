@@ -64,6 +64,10 @@ bool Session::startRun(const std::shared_ptr<CompiledSegment> &segment, const Ma
     spare_ = std::move(run);
     return false;
   }
+  if (!segment->gate())
+    behind_.reset();
+  else if (run_ && !run_->compiled->gate())
+    behind_ = std::move(run_);
   run_ = std::move(run);
   position_ = 0;
   runtime_.eventIndex.store(0, std::memory_order_relaxed);
@@ -96,6 +100,11 @@ bool Session::startRun(const std::shared_ptr<CompiledSegment> &segment, const Ma
   return true;
 }
 
+void Session::leaveRun() {
+  run_.reset();
+  behind_.reset();
+}
+
 void Session::holdBound() {
   const graph::Segment &segment = run_->segment();
   if (run_->compiled->gate())
@@ -103,6 +112,8 @@ void Session::holdBound() {
   for (uint32_t slot : run_->binding.bound) {
     auto *buffer = static_cast<Buffer *>(run_->binding.slots[slot]);
     run_->buffers[slot] = BufferRef::retain(buffer);
+    if (run_->compiled->anyHeldForReads() && run_->compiled->heldForReads(slot))
+      run_->heldForReads.emplace_back(slot, BufferRef::retain(buffer));
     buffer->lastUse.store(run_->ticket, std::memory_order_release);
     if (segment.slots[slot].written)
       buffer->lastWrite.store(run_->ticket, std::memory_order_release);

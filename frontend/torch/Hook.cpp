@@ -9,6 +9,7 @@
 
 #include "frontend/torch/Above.h"
 #include "frontend/torch/CallBuilder.h"
+#include "frontend/torch/FetchBeside.h"
 #include "frontend/torch/Frontend.h"
 #include "frontend/torch/HostCall.h"
 #include "frontend/torch/Promise.h"
@@ -144,16 +145,19 @@ void inRegion(const c10::OperatorHandle &op, c10::DispatchKeySet keys, Stack *st
       return;
     }
   }
+  std::optional<runtime::SideRun> beside;
+  if (action == Session::Action::Gate) {
+    markTouched(*builder);
+    if (entry.op.has(graph::kOpFetch))
+      beside = fetchBeside(*session, *stack);
+  }
   settleCall(entry, *stack);
   if (action == Session::Action::Record) {
     markTouched(*builder);
     return Recording(*session, entry, *builder, isGate(entry, *builder, kind)).run(op, keys, stack);
   }
   size_t base = stack->size() - entry.numArgs;
-  if (action == Session::Action::Gate) {
-    markTouched(*builder);
-    TORCH_CHECK(!session->failsGate(), "terra: injected failure");
-  }
+  TORCH_CHECK(action != Session::Action::Gate || !session->failsGate(), "terra: injected failure");
   runForReal(op, keys, stack);
   if (action == Session::Action::Gate && session) {
     std::vector<int32_t> counts;

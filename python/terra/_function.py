@@ -87,7 +87,8 @@ class TerraFunction:
         regions_recorded, regions_coexecuted, regions_diverged, regions_failed: calls of the function; regions_eager:
         calls without the graph, for comparison or because the function is given_back (to eager); verdicts: comparisons
         made; graph_call_seconds, eager_call_seconds: what a call cost either way in the last one; events, gates:
-        recognised or recorded op calls; skeleton_seconds: Python's own time inside regions; wait_seconds: time in which
+        recognised or recorded op calls; side_runs: reads of values that Python computed itself instead of waiting for
+        the graph; skeleton_seconds: Python's own time inside regions; wait_seconds: time in which
         Python waited for the graph; graph_seconds: time in which the GraphRunner worked (of the whole process);
         pieces, pieces_stepped: parts of backwards with hooks that were recognised as a whole, or run node by node;
         compile_seconds: processor time of background compilation; kernels_compiled: compiled kernels that its segments

@@ -1,6 +1,7 @@
 #include "FakeHook.h"
 
 #include "FakeCall.h"
+#include "FakeHost.h"
 #include "FakeSpans.h"
 
 #include "tracer/Rules.h"
@@ -18,6 +19,19 @@ void Hooked::settle(const Call &call) {
     runtime_.settle(tensor.storage->buffer(), call.op->op.params[0].written);
   if (call.op->op.has(graph::kOpRandom))
     runtime_.settleRandom();
+}
+
+std::optional<runtime::SideRun> Hooked::fetchBeside(const Tensor &tensor) {
+  std::optional<runtime::SideRun> side;
+  {
+    std::lock_guard lock(runtime_.lock());
+    side = session->sideRunFor(tensor.storage->buffer());
+  }
+  Generator nobodys; // a slice draws nothing
+  if (side)
+    for (uint32_t event : side->slice->events)
+      FakeHost::compute(*side->run, event, nobodys);
+  return side;
 }
 
 void Hooked::markTouched(const Call &call) {
@@ -73,15 +87,25 @@ std::vector<Tensor> Hooked::inRegion(const Call &call, const std::function<std::
       return results;
     }
   }
-  settle(call);
-  if (action == Session::Action::Record) {
-    markTouched(call);
-    return record(call, built.view, real);
-  }
   if (action == Session::Action::Gate) {
     markTouched(call);
     if (session->failsGate())
       throw std::runtime_error("terra: injected failure");
+  }
+  if (action == Session::Action::Gate && call.op->op.has(graph::kOpFetch))
+    if (std::optional<runtime::SideRun> side = fetchBeside(call.tensors[0])) {
+      Buffer *made = &side->run->buffer(side->slot);
+      made->retain();
+      Tensor beside{std::make_shared<Storage>(made, &runtime_), call.tensors[0].meta};
+      fetched_ = &beside;
+      real();
+      fetched_ = nullptr;
+      return {};
+    }
+  settle(call);
+  if (action == Session::Action::Record) {
+    markTouched(call);
+    return record(call, built.view, real);
   }
   std::vector<Tensor> results = real();
   if (action == Session::Action::Gate)
@@ -155,7 +179,7 @@ int64_t Hooked::item(const Tensor &tensor) {
   int64_t value = 0;
   Call call(ops().item, {tensor});
   auto real = [&]() -> std::vector<Tensor> {
-    value = digest(tensor);
+    value = digest(fetched_ ? *fetched_ : tensor);
     return {};
   };
   if (session) {

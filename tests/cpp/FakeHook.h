@@ -5,6 +5,7 @@
 #include "runtime/Session.h"
 
 #include <functional>
+#include <optional>
 
 namespace terra::fake {
 
@@ -40,11 +41,14 @@ private:
   std::vector<Tensor> record(const Call &call, const tracer::CallView &view,
                              const std::function<std::vector<Tensor>()> &real);
   void settle(const Call &call);
+  /// See frontend/torch/FetchBeside.h.
+  std::optional<runtime::SideRun> fetchBeside(const Tensor &tensor);
   void announce(const Tensor &tensor);
   void markTouched(const Call &call);
 
   runtime::Runtime &runtime_;
   SpanLearner *learner_ = nullptr;
+  const Tensor *fetched_ = nullptr; ///< computed beside the queue, in place of what is fetched
   bool inside_ = false; ///< of a call that is not recognised as a whole
 };
 

@@ -43,6 +43,11 @@ public:
     pause();
     if (externs.fetch_add(1) == failAtExtern.load())
       throw std::runtime_error("fake host: failure");
+    compute(run, index, generator);
+  }
+
+  /// As `runExtern`, on any thread: neither held nor late, and without failures.
+  static void compute(runtime::Run &run, uint32_t index, Generator &generator) {
     const graph::SegmentEvent &expected = run.segment().events[index];
     const graph::Event &event = *expected.event;
     std::vector<Elements> in, out;
@@ -77,7 +82,7 @@ private:
     return {static_cast<int64_t *>(run.buffer(ref.slot).data()) + offset, &meta};
   }
 
-  std::vector<runtime::Buffer *> giveMemory(runtime::Run &run, const graph::SegmentEvent &expected) {
+  static std::vector<runtime::Buffer *> giveMemory(runtime::Run &run, const graph::SegmentEvent &expected) {
     std::vector<runtime::Buffer *> promised;
     for (size_t i = 0; i < expected.results.size(); ++i) {
       if (expected.event->results[i].alias != graph::Alias::Fresh)
@@ -85,7 +90,7 @@ private:
       runtime::Buffer &buffer = run.made(expected.results[i].slot);
       if (!promised.empty() && promised.back() == &buffer)
         continue;
-      buffer.setMemory(allocate(buffer.bytes(), {}));
+      buffer.setMemory(fake::allocate(buffer.bytes()));
       promised.push_back(&buffer);
     }
     return promised;
