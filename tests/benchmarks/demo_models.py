@@ -29,9 +29,7 @@ def benchmark(arguments) -> list[dict]:
         results.append(harness.compare(title, make, arguments, extra=["exact"]))
     harness.summary(results)
     if arguments.memory:
-        names = harness.chosen_variants(arguments, [])
-        peaks = {p: {v: found for v in names if (found := peak.peak_memory(p, v))} for p in arguments.programs}
-        results.append({"title": "peak memory", "rows": peak.report_peaks(peaks)})
+        results.append(peak.report(arguments.programs, harness.chosen_variants(arguments, [])))
     return results
 
 

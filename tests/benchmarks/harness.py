@@ -212,10 +212,17 @@ class Samples:
         return f"{self.counted['regions_coexecuted']:.0f}/{self.steps}" if self.counted else ""
 
 
-def interleave(variants: list[Variant], seconds: float, turn: float = 0.02, rounds: int = 200) -> dict[str, Samples]:
-    """Each round gives each variant one turn of about `turn` seconds, or three steps; one, if steps are long."""
-    slowest = max(min(variant.run(3) / 3 for _ in range(2)) for variant in variants)
-    steps = max(1 if slowest > 0.1 else 3, round(turn / slowest))
+def steps_a_turn(variant: Variant, turn: float) -> int:
+    """So many steps take about `turn` seconds: at least three; one, if steps are long."""
+    step = min(variant.run(3) / 3 for _ in range(2))
+    return max(1 if step > 0.1 else 3, round(turn / step))
+
+
+def interleave(variants: list[Variant], seconds: float, turn: float = 0.05, rounds: int = 200) -> dict[str, Samples]:
+    """Each round gives each variant one turn of about `turn` seconds: the same time, not the same number of steps, as
+    each turn begins with what the others left in the caches and ends with the graph drained.
+    """
+    steps = {variant.name: steps_a_turn(variant, turn) for variant in variants}
     samples = {variant.name: Samples(variant) for variant in variants}
     order, generator = list(variants), random.Random(0)
     deadline = time.perf_counter() + seconds
@@ -225,7 +232,7 @@ def interleave(variants: list[Variant], seconds: float, turn: float = 0.02, roun
                 break
             generator.shuffle(order)
             for variant in order:
-                samples[variant.name].take_turn(steps)
+                samples[variant.name].take_turn(steps[variant.name])
     return samples
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import harness
@@ -50,6 +50,12 @@ def serve_peak_memory(make: Callable[[str], harness.Program], steps: int = 60) -
 def resident(key: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
+
+
+def report(programs: Iterable[str], variants: list[str]) -> dict:
+    """Measures and shows all variants of all programs; the same for the JSON file."""
+    peaks = {p: {v: found for v in variants if (found := peak_memory(p, v))} for p in programs}
+    return {"title": "peak memory", "rows": report_peaks(peaks)}
 
 
 def report_peaks(peaks: dict[str, dict[str, dict[str, int]]]) -> list[dict]:

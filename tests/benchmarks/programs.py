@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import detectors
 import harness
+import peak
 import torch
 import torch.nn.functional as F
 from detectors import conv_norm
@@ -295,15 +296,19 @@ PROGRAMS = {
 
 def main(description: str, programs: dict[str, Callable[[], Program]], seconds: float) -> int:
     """The whole of a benchmark that compares the usual variants of some programs."""
+    peak.serve_peak_memory(lambda name: programs[name]())
     parser = harness.parser(description, seconds=seconds)
     parser.add_argument("--only", nargs="+", metavar="WORD", help="programs whose name has one of these words")
+    parser.add_argument("--memory", action="store_true", help="peak memory too")
 
     def benchmark(arguments) -> list[dict]:
-        results = []
-        for name, make in programs.items():
-            if not arguments.only or any(word.lower() in name.lower() for word in arguments.only):
-                results.append(harness.compare(f"{name}, {torch.get_num_threads()} thread(s)", make, arguments))
+        words = [word.lower() for word in arguments.only or [""]]
+        chosen = {name: make for name, make in programs.items() if any(word in name.lower() for word in words)}
+        threads = torch.get_num_threads()
+        results = [harness.compare(f"{name}, {threads} thread(s)", make, arguments) for name, make in chosen.items()]
         harness.summary(results)
+        if arguments.memory:
+            results.append(peak.report(chosen, harness.chosen_variants(arguments, [])))
         return results
 
     return harness.main(parser, benchmark)
