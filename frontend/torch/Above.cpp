@@ -77,11 +77,8 @@ public:
   void promise(Stack *stack) {
     promiser_.bumpOperands();
     promiser_.share();
-    for (auto [slot, bytes] : host_.lent)
-      if (slot != kNever)
-        promiser_.lend(slot, bytes);
-    for (const auto &[slot, buffer] : host_.constants)
-      session_.lend(slot, buffer->get());
+    promiser_.lend(host_.lent);
+    lendConstants(session_, host_.constants);
     for (uint32_t i = 0; i < event_.results.size(); ++i)
       results_.push_back(make(i));
     if (host_.differentiable)
@@ -245,13 +242,13 @@ bool excludeAbove(bool on) {
 }
 
 void noteUninitialised(const c10::IValue &result) {
-  if (SpanLearner *learner = SpanLearner::current(); learner && result.isTensor())
-    learner->addUninitialised(result.toTensor());
+  if (FactoryWatch *watch = FactoryWatch::current(); watch && result.isTensor())
+    watch->addUninitialised(result.toTensor());
 }
 
 void noteConstant(const c10::IValue &result) {
-  if (SpanLearner *learner = SpanLearner::current(); learner && result.isTensor())
-    learner->addConstant(result.toTensor());
+  if (FactoryWatch *watch = FactoryWatch::current(); watch && result.isTensor())
+    watch->addConstant(result.toTensor());
 }
 
 void noteWriteAtOnce() {

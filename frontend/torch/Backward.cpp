@@ -25,7 +25,12 @@ bool sameGrads(const BackwardWalk &walk, const BackwardSpan &host) {
 /// The gradients of a recognised backward.
 class Gradients {
 public:
-  Gradients(Session &session, const Span &span) : promiser_(session, span.call, call_, builder_) { promiser_.share(); }
+  Gradients(Session &session, const Span &span, const BackwardSpan &host)
+      : promiser_(session, span.call, call_, builder_) {
+    promiser_.share();
+    promiser_.lend(host.lent);
+    lendConstants(session, host.constants);
+  }
 
   /// Returns what `.grad` was, to be dropped when no lock is held.
   at::Tensor apply(const at::Tensor &variable, const LeafEffect &effect) {
@@ -71,7 +76,7 @@ bool recognise(Session &session, const BackwardRequest &request, BackwardWalk &w
       continue;
     operands.markTouched(session.region());
     host.feeds.apply(session.run().binding, scalars);
-    Gradients gradients(session, *candidate.span);
+    Gradients gradients(session, *candidate.span, host);
     for (size_t i = 0; i < host.effects.size(); ++i)
       dropped.push_back(gradients.apply(walk.leaves()[i]->variable, host.effects[i]));
     gradients.moveVersions();

@@ -61,6 +61,33 @@ bool BackwardFeeds::valueOf(const CallScalar &scalar, Function function, bool in
   return true;
 }
 
+bool BackwardFeeds::mayComeFrom(const CallScalars &scalars, double value) {
+  for (const std::vector<CallScalar> &ofCall : scalars)
+    for (const CallScalar &scalar : ofCall)
+      for (Function function : kFunctions)
+        if (Scalar made{0}; valueOf(scalar, function, /*integer=*/false, made) && made.d == value)
+          return true;
+  return false;
+}
+
+SpanConstants backwardConstants(FactoryWatch &watch, const runtime::SpanRange &range, const CallScalars &scalars) {
+  bool fixed = std::all_of(scalars.begin(), scalars.end(), [](const auto &ofCall) { return ofCall.empty(); });
+  return watch.constants(range, [&](double value) {
+    // Derivatives' own numbers are these two.
+    return fixed || ((value == 0 || value == 1) && !BackwardFeeds::mayComeFrom(scalars, value));
+  });
+}
+
+std::vector<uint32_t> slotsOf(const SpanConstants &constants, const SpanMemory &memory) {
+  std::vector<uint32_t> slots;
+  for (const auto &constant : constants)
+    slots.push_back(constant.first);
+  for (const auto &lent : memory)
+    if (lent.first != kNever)
+      slots.push_back(lent.first);
+  return slots;
+}
+
 bool BackwardFeeds::learnArg(const graph::Arg &arg, uint32_t index, Scalar value, const CallScalars &scalars) {
   if (!isInteger(arg.kind) && !isFloating(arg.kind))
     return false;
@@ -70,8 +97,7 @@ bool BackwardFeeds::learnArg(const graph::Arg &arg, uint32_t index, Scalar value
   feed.seen = value;
   for (uint32_t call = 0; call < scalars.size(); ++call)
     for (uint32_t i = 0; i < scalars[call].size(); ++i)
-      for (Function function :
-           {Function::Same, Function::Negative, Function::Inverse, Function::OneMinus, Function::MinusOne})
+      for (Function function : kFunctions)
         if (Scalar made{0}; valueOf(scalars[call][i], function, feed.isInteger, made) && made.i == value.i)
           feed.candidates.push_back({call, i, function});
   return !feed.candidates.empty();

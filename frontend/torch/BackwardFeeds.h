@@ -3,6 +3,7 @@
 #pragma once
 
 #include "frontend/torch/CallNode.h"
+#include "frontend/torch/SpanParts.h"
 #include "graph/Event.h"
 #include "runtime/Span.h"
 #include "tracer/Cursor.h"
@@ -21,6 +22,12 @@ struct CallScalar {
 using CallScalars = std::vector<std::vector<CallScalar>>;
 CallScalars scalarsOf(const std::vector<CallNode *> &calls);
 
+/// The numbers that a backward made from nothing, as `where` makes a zero. A number that may be a function of a scalar that
+/// varies is none of them.
+SpanConstants backwardConstants(FactoryWatch &watch, const runtime::SpanRange &range, const CallScalars &scalars);
+/// What a backward brings itself.
+std::vector<uint32_t> slotsOf(const SpanConstants &constants, const SpanMemory &memory);
+
 /// Which scalar a feed takes is told by value, so several may be possible. All that are possible have to agree before a value is used.
 class BackwardFeeds {
 public:
@@ -34,9 +41,13 @@ public:
   /// False when the values are not certain.
   bool values(const CallScalars &scalars, std::vector<Scalar> &out) const;
   void apply(tracer::Binding &binding, const std::vector<Scalar> &values) const;
+  /// Whether `value` is one of the functions known here of a scalar.
+  static bool mayComeFrom(const CallScalars &scalars, double value);
 
 private:
   enum class Function : uint8_t { Same, Negative, Inverse, OneMinus, MinusOne };
+  static constexpr Function kFunctions[] = {Function::Same, Function::Negative, Function::Inverse, Function::OneMinus,
+                                            Function::MinusOne};
   struct Candidate {
     uint32_t call = 0, scalar = 0;
     Function function = Function::Same;

@@ -104,6 +104,7 @@ BackwardLearner::BackwardLearner(runtime::Session &session, const BackwardReques
 }
 
 void BackwardLearner::finish(c10::ArrayRef<at::Tensor> results) {
+  factories_.stop();
   session_.learnSpan(mark_, draft_->span, [&](const SpanRange &range) { return learn(range, results); });
 }
 
@@ -113,7 +114,13 @@ bool BackwardLearner::learn(const SpanRange &range, c10::ArrayRef<at::Tensor> re
   std::vector<bool> required; // a gradient that was absent has to be absent again
   for (const Source &source : host_->sources)
     required.push_back(source.kind == Source::Kind::LeafGrad);
-  if (!host_->feeds.learn(range, scalars_) || !draft_->complete(range, required))
+  std::optional<SpanMemory> memory = factories_.uninitialised(range);
+  if (!memory)
+    return false;
+  host_->lent = std::move(*memory);
+  host_->constants = backwardConstants(factories_, range, scalars_);
+  if (!host_->feeds.learn(range, scalars_) ||
+      !draft_->complete(range, required, slotsOf(host_->constants, host_->lent)))
     return false;
   for (size_t i = 0; i < variables_.size(); ++i)
     if (!effectOn(i, range))
@@ -161,7 +168,8 @@ bool BackwardLearner::effectOn(size_t index, const SpanRange &range) {
   if (!isPlain(impl) || grad.requires_grad())
     return false;
   Buffer *buffer = bufferOf(*impl.unsafe_storage().unsafeGetStorageImpl());
-  if (!buffer || buffer->epoch != range.run->binding.epoch || !madeIn(range, buffer->slot))
+  if (!buffer || buffer->epoch != range.run->binding.epoch ||
+      !(madeIn(range, buffer->slot) || isLent(host_->lent, buffer->slot)))
     return false;
   effect = {LeafEffect::Kind::New, buffer->slot, version, tracer::Recorder::metaOf(viewOf(impl))};
   return true;

@@ -30,6 +30,7 @@ private:
   runtime::SpanMark mark_;
   bool accumulates_;
   CallScalars scalars_;
+  FactoryWatch factories_;
   std::unique_ptr<SpanDraft> draft_;
   std::shared_ptr<BackwardSpan> host_ = std::make_shared<BackwardSpan>();
   std::vector<at::Tensor> gradients_; ///< given ones, where results may be they

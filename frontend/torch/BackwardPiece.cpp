@@ -62,6 +62,8 @@ public:
   Effects(BackwardProgress &progress, const BackwardPiece &piece, const runtime::Span &span)
       : progress_(progress), piece_(piece), promiser_(progress.session, span.call, call_, builder_) {
     promiser_.share();
+    promiser_.lend(piece.lent);
+    lendConstants(progress.session, piece.constants);
   }
 
   void apply(std::vector<at::Tensor> &dropped) {

@@ -51,6 +51,8 @@ struct BackwardPiece {
   GradientResults results; ///< the gradients of `to`, given those of `from`
   std::vector<uint32_t> moved; ///< without events: which gradient of `from` each of `to` is
   BackwardFeeds feeds;
+  SpanConstants constants;
+  SpanMemory lent;
   bool trial = false; ///< where its scalars come from is not certain yet
 };
 
@@ -115,6 +117,7 @@ private:
   BackwardProgress &progress_;
   runtime::SpanMark mark_;
   CallScalars scalars_;
+  FactoryWatch factories_;
   std::unique_ptr<SpanDraft> draft_;
   std::shared_ptr<BackwardPiece> piece_ = std::make_shared<BackwardPiece>();
   using Weak = c10::weak_intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>;

@@ -33,6 +33,8 @@ struct BackwardSpan {
   GradientResults results; ///< where they are returned
   std::vector<bool> needed; ///< BackwardWalk::needed
   BackwardFeeds feeds;
+  SpanConstants constants;
+  SpanMemory lent;
   bool trial = false; ///< where its scalars come from is not certain yet
 };
 

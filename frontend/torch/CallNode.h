@@ -8,6 +8,7 @@
 
 #include "frontend/torch/Compat.h"
 #include "frontend/torch/HostCall.h"
+#include "frontend/torch/SpanParts.h"
 #include "frontend/torch/ViewHistory.h"
 #include "runtime/BufferRef.h"
 #include "runtime/Program.h"
@@ -30,11 +31,8 @@ struct Kept {
 /// Span::host of a call.
 struct CallSpan {
   std::shared_ptr<HostCall> call;
-  /// External slots that the call fills itself, in uninitialised memory of its own, with sizes in bytes, in order. kNever: memory
-  /// that no event touches.
-  std::vector<std::pair<uint32_t, size_t>> lent;
-  /// External slots that are numbers made by the call from nothing (`scalar_tensor`): always the same ones.
-  std::vector<std::pair<uint32_t, std::shared_ptr<runtime::BufferRef>>> constants;
+  SpanMemory lent;
+  SpanConstants constants;
   bool differentiable = false; ///< some result requires a gradient
   std::vector<bool> resultRequiresGrad; ///< has a history
   CallViews views;

@@ -68,6 +68,12 @@ c10::Storage Promiser::lend(uint32_t slot, size_t bytes) {
   return storage;
 }
 
+void Promiser::lend(const std::vector<std::pair<uint32_t, size_t>> &memory) {
+  for (auto [slot, bytes] : memory)
+    if (slot != kNever)
+      lend(slot, bytes);
+}
+
 void pushResults(const graph::Event &event, c10::ArrayRef<at::Tensor> tensors, uint32_t numArgs,
                  torch::jit::Stack *stack) {
   torch::jit::drop(*stack, numArgs);

@@ -27,6 +27,7 @@ public:
   c10::Storage storageOf(uint32_t slot);
   /// Real, uninitialised memory for an external slot that the span fills itself.
   c10::Storage lend(uint32_t slot, size_t bytes);
+  void lend(const std::vector<std::pair<uint32_t, size_t>> &memory);
 
 private:
   runtime::Session &session_;

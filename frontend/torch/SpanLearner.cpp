@@ -40,17 +40,6 @@ SpanLearner::~SpanLearner() { watching = outer_; }
 
 SpanLearner *SpanLearner::current() { return watching; }
 
-namespace {
-runtime::BufferRef bufferRefOf(const at::Tensor &tensor) {
-  c10::TensorImpl &impl = *tensor.unsafeGetTensorImpl();
-  return runtime::BufferRef::retain(isPlain(impl) ? adopt(*impl.unsafe_storage().unsafeGetStorageImpl()) : nullptr);
-}
-} // namespace
-
-void SpanLearner::addUninitialised(const at::Tensor &tensor) { uninitialised_.push_back(bufferRefOf(tensor)); }
-
-void SpanLearner::addConstant(const at::Tensor &tensor) { constants_.push_back(bufferRefOf(tensor)); }
-
 uint32_t SpanLearner::slotOf(const SpanRange &range, const c10::TensorImpl &impl) const {
   Buffer *buffer = impl.has_storage() ? bufferOf(*impl.unsafe_storage().unsafeGetStorageImpl()) : nullptr;
   return buffer && buffer->epoch == range.epoch ? buffer->slot : kNever;
@@ -84,17 +73,11 @@ bool SpanLearner::bindOperands(const SpanRange &range) {
     }
     span_->call.inputs.push_back(ref);
   }
-  for (size_t i = 0; i < uninitialised_.size(); ++i) {
-    Buffer *buffer = uninitialised_[i].get();
-    if (!buffer)
-      return false;
-    bool used = buffer->epoch == range.epoch;
-    host_->lent.emplace_back(used ? buffer->slot : kNever, buffer->bytes());
-  }
-  for (runtime::BufferRef &constant : constants_)
-    if (Buffer *buffer = constant.get();
-        buffer && buffer->epoch == range.epoch && !range.segment->segment().slots[buffer->slot].written)
-      host_->constants.emplace_back(buffer->slot, std::make_shared<runtime::BufferRef>(std::move(constant)));
+  std::optional<SpanMemory> memory = factories_.uninitialised(range);
+  if (!memory)
+    return false;
+  host_->lent = std::move(*memory);
+  host_->constants = factories_.constants(range);
   return true;
 }
 
@@ -234,12 +217,7 @@ bool SpanLearner::closed(const SpanRange &range) const {
         !std::all_of(inner.results.begin(), inner.results.end(), [&](auto &ref) { return known(ref.slot); }))
       return false;
   }
-  // Memory that the call made for itself must not be memory that the segment knew before.
-  return std::all_of(host_->lent.begin(), host_->lent.end(), [&](auto &lent) {
-    return lent.first == kNever ||
-           (segment.slots[lent.first].external && segment.slots[lent.first].firstUse >= range.first &&
-            segment.slots[lent.first].firstUse < range.first + range.count);
-  });
+  return true;
 }
 
 } // namespace terra::frontend

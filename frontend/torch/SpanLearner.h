@@ -20,8 +20,6 @@ public:
 
   /// The call being watched on this thread, or null.
   static SpanLearner *current();
-  void addUninitialised(const at::Tensor &tensor);
-  void addConstant(const at::Tensor &tensor);
   void addWriteAtOnce() { wroteAtOnce_ = true; }
 
 private:
@@ -45,7 +43,7 @@ private:
   c10::SmallVector<c10::intrusive_ptr<c10::TensorImpl>, 8> operands_;
   c10::SmallVector<uint32_t, 8> versions_;
   c10::SmallVector<NodePtr, 8> nodes_; ///< of operands that are written, before the call
-  std::vector<runtime::BufferRef> uninitialised_, constants_;
+  FactoryWatch factories_;
   bool wroteAtOnce_ = false;
   SpanLearner *outer_;
 };

@@ -4,7 +4,10 @@
 #include "frontend/torch/WholeCalls.h"
 #include "tracer/Recorder.h"
 
+#include <ATen/Dispatch.h>
+
 #include <algorithm>
+#include <limits>
 
 namespace terra::frontend {
 
@@ -78,6 +81,80 @@ void VersionSteps::apply() {
       impl->bump_version();
 }
 
+BufferRef bufferRefOf(const at::Tensor &tensor) {
+  c10::TensorImpl &impl = *tensor.unsafeGetTensorImpl();
+  return BufferRef::retain(isPlain(impl) ? adopt(*impl.unsafe_storage().unsafeGetStorageImpl()) : nullptr);
+}
+
+namespace {
+thread_local FactoryWatch *watching = nullptr;
+
+/// Real memory: no op has to run for it.
+double valueOf(const at::Tensor &number) {
+  double value = std::numeric_limits<double>::quiet_NaN();
+  if (number.numel() == 1)
+    AT_DISPATCH_ALL_TYPES_AND3(at::kBool, at::kHalf, at::kBFloat16, number.scalar_type(), "terra",
+                               [&] { value = double(*static_cast<const scalar_t *>(number.const_data_ptr())); });
+  return value;
+}
+} // namespace
+
+FactoryWatch::FactoryWatch() : outer_(std::exchange(watching, this)) {}
+
+FactoryWatch *FactoryWatch::current() { return watching; }
+
+void FactoryWatch::stop() {
+  if (std::exchange(watches_, false))
+    watching = outer_;
+}
+
+void FactoryWatch::addConstant(const at::Tensor &tensor) {
+  if (BufferRef buffer = bufferRefOf(tensor))
+    constants_.emplace_back(std::move(buffer), at::isComplexType(tensor.scalar_type())
+                                                   ? std::numeric_limits<double>::quiet_NaN()
+                                                   : valueOf(tensor));
+}
+
+void FactoryWatch::addUninitialised(const at::Tensor &tensor) { uninitialised_.push_back(bufferRefOf(tensor)); }
+
+SpanConstants FactoryWatch::constants(const SpanRange &range, c10::function_ref<bool(double)> usable) {
+  SpanConstants found;
+  const std::vector<graph::Slot> &slots = range.segment->segment().slots;
+  for (auto &[buffer, value] : constants_) {
+    bool bound = buffer && buffer->epoch == range.epoch && !slots[buffer->slot].written;
+    if (uint32_t slot = bound ? buffer->slot : kNever; bound && usable(value))
+      found.emplace_back(slot, std::make_shared<BufferRef>(std::move(buffer)));
+  }
+  return found;
+}
+
+std::optional<SpanMemory> FactoryWatch::uninitialised(const SpanRange &range) const {
+  SpanMemory memory;
+  const std::vector<graph::Slot> &slots = range.segment->segment().slots;
+  for (const BufferRef &ref : uninitialised_) {
+    const Buffer *buffer = ref.get();
+    if (!buffer)
+      return std::nullopt;
+    bool used = buffer->epoch == range.epoch;
+    memory.emplace_back(used ? buffer->slot : kNever, buffer->bytes());
+    if (!used)
+      continue;
+    const graph::Slot &slot = slots[buffer->slot];
+    if (!slot.external || slot.firstUse < range.first || slot.firstUse >= range.first + range.count)
+      return std::nullopt;
+  }
+  return memory;
+}
+
+bool isLent(const SpanMemory &memory, uint32_t slot) {
+  return std::any_of(memory.begin(), memory.end(), [&](const auto &lent) { return lent.first == slot; });
+}
+
+void lendConstants(runtime::Session &session, const SpanConstants &constants) {
+  for (const auto &[slot, buffer] : constants)
+    session.lend(slot, buffer->get());
+}
+
 SpanDraft::SpanDraft(OperandList &operands) : ok_(operands.ok()), event_(tracer::Recorder::copy(operands.view())) {
   for (const tracer::TensorView &view : operands.tensors())
     buffers_.push_back(BufferRef::retain(static_cast<Buffer *>(view.storage)));
@@ -88,7 +165,8 @@ bool SpanDraft::complete(const SpanRange &range, const std::vector<bool> &requir
   return keep(range, required, nullptr) && closed(range, given);
 }
 
-bool SpanDraft::completePiece(const SpanRange &range, const std::vector<bool> &required) {
+bool SpanDraft::completePiece(const SpanRange &range, const std::vector<bool> &required,
+                              const std::vector<uint32_t> &given) {
   const graph::Segment &segment = range.segment->segment();
   std::vector<bool> touched(segment.slots.size(), false);
   for (uint32_t i = range.first; i < range.first + range.count; ++i) {
@@ -99,7 +177,7 @@ bool SpanDraft::completePiece(const SpanRange &range, const std::vector<bool> &r
       if (result.slot != kNever)
         touched[result.slot] = true;
   }
-  return keep(range, required, &touched) && closed(range, {});
+  return keep(range, required, &touched) && closed(range, given);
 }
 
 bool SpanDraft::keep(const SpanRange &range, const std::vector<bool> &required, const std::vector<bool> *touched) {
