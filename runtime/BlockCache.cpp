@@ -58,6 +58,7 @@ BlockCache::~BlockCache() {
 void *BlockCache::allocate(size_t bytes) {
   bytes = roundUp(std::max<size_t>(bytes, 1), kPage);
   std::lock_guard lock(mutex_);
+  keeps_ = true;
   if (++requests_ % kPatience == 0)
     giveBackUnwanted();
   char *block = takeKept(bytes);
@@ -74,8 +75,10 @@ bool BlockCache::release(void *block) {
   if (used == used_.end())
     return false;
   inUse_ -= used->second;
-  join(insert(static_cast<char *>(block), {used->second, true, requests_}));
+  auto piece = join(insert(static_cast<char *>(block), {used->second, true, requests_}));
   used_.erase(used);
+  if (!keeps_)
+    giveBack(piece->first, SIZE_MAX);
   return true;
 }
 
@@ -247,6 +250,7 @@ BlockCache::FreeMap::iterator BlockCache::join(FreeMap::iterator piece) {
 
 void BlockCache::trim() {
   std::lock_guard lock(mutex_);
+  keeps_ = false;
   while (!byAge_.empty())
     giveBack(byAge_.begin()->second, SIZE_MAX);
 }

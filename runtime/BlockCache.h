@@ -36,7 +36,7 @@ public:
   void *allocate(size_t bytes);
   /// False for memory that is not from this cache.
   bool release(void *block);
-  /// Gives everything that is kept back.
+  /// Gives everything that is kept back, and until the next request what is freed too: others are about to need the memory.
   void trim();
 
   size_t bytesInUse();
@@ -77,6 +77,7 @@ private:
       bySize_; ///< kept; among equals the one that was freed last comes first
   std::set<std::pair<uint64_t, char *>> byAge_; ///< kept
   std::unordered_map<void *, size_t> used_;
+  bool keeps_ = true;
   size_t inUse_ = 0, keptBytes_ = 0, most_ = 0;
   size_t leastKept_ = 0; ///< in this round of requests
   uint64_t requests_ = 0;

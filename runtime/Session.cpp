@@ -6,6 +6,8 @@
 // merged into the graph after the last node that was passed, and the next call knows the path.
 #include "runtime/Session.h"
 
+#include "runtime/BlockCache.h"
+
 #include <algorithm>
 #include <chrono>
 
@@ -27,6 +29,8 @@ constexpr size_t kMaxNodes = 200'000;
 constexpr size_t kFirstLoopCheck = 2 * tracer::kLeastRepetition;
 /// A region that goes on this long without repeating runs on as eager.
 constexpr size_t kMaxRecording = 500'000;
+/// Divergences after which the memory that is kept for the graph is given back; later only after so many calls without one.
+constexpr uint64_t kMostTrims = 8, kStableForTrim = 64;
 } // namespace
 
 Session::Session(Runtime &runtime, SessionOptions options) : runtime_(runtime), options_(options) {}
@@ -126,6 +130,10 @@ void Session::diverge(const std::string &reason) {
   startRecording(inside ? run_->binding.epoch : 0);
   leaveRun();
   runtime_.waitLocked(runtime_.runner().lastTicket());
+  // The rest of the region is eager's, with memory from PyTorch's allocator: kept as well, the graph's would be a higher peak than
+  // either. Where calls diverge all the time, pages that are new each time would cost more.
+  if (stats_.regionsDiverged <= kMostTrims || stableBefore_ >= kStableForTrim)
+    BlockCache::get().trim();
 }
 
 void Session::onRead(const tracer::TensorView *tensor) {

@@ -10,6 +10,8 @@
 #include <ATen/record_function.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include <atomic>
+
 namespace terra::frontend {
 
 using runtime::Buffer;
@@ -49,6 +51,10 @@ std::optional<SideRun> fetchBeside(runtime::Session &session, torch::jit::Stack 
   } catch (const std::exception &) {
     return std::nullopt;
   }
+  // Until the run is done that reads the same memory in its turn, nobody else may write there.
+  std::atomic_thread_fence(std::memory_order_acquire);
+  if (runtimeInstance().runner().completedTicket() >= side->source->ticket)
+    return std::nullopt;
   Buffer &made = side->run->buffer(side->slot);
   auto storage = c10::make_intrusive<c10::StorageImpl>(
       c10::StorageImpl::use_byte_size_t(), c10::SymInt(int64_t(made.bytes())),

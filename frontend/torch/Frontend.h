@@ -19,10 +19,13 @@ uint32_t eventIndex();
 /// Memory from PyTorch's CPU allocator.
 runtime::Memory hostAllocate(size_t bytes);
 
-/// Grad mode, autocast and its dtype, inference mode, default dtype, deterministic flags, threads, packed.
+/// Grad mode, autocast and its dtype, inference mode, default dtype, deterministic flags, threads, whether denormals are flushed,
+/// the kernels allowed for attention: packed.
 graph::Context currentContext();
 bool gradModeOf(graph::Context context);
 int threadsOf(graph::Context context);
+/// Makes this thread flush denormals, or not, as the call's thread did.
+void useDenormalsOf(graph::Context context);
 
 /// Autocast on this thread as it was when a call of that context was made.
 class AutocastScope {

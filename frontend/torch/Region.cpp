@@ -15,6 +15,9 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/util/ScopeExit.h>
 
+#if defined(__x86_64__)
+#include <pmmintrin.h>
+#endif
 #include <utility>
 
 namespace terra::frontend {
@@ -32,17 +35,35 @@ runtime::Runtime &runtimeInstance() {
 
 uint32_t eventIndex() { return runtimeInstance().eventIndex.load(std::memory_order_relaxed); }
 
-static constexpr int kAutocastShift = 25; ///< behind everything else
+static constexpr int kAutocastShift = 25;
 
 /// 0: off.
 static uint64_t autocastDtype() {
   return at::autocast::is_autocast_enabled(at::kCPU) ? 1 + uint64_t(at::autocast::get_autocast_dtype(at::kCPU)) : 0;
 }
 
+/// The thread computes with zeros instead of denormal numbers.
+static bool flushesDenormals() {
+#if defined(__x86_64__)
+  return _mm_getcsr() & (_MM_FLUSH_ZERO_ON | _MM_DENORMALS_ZERO_ON);
+#else
+  return false;
+#endif
+}
+
 graph::Context currentContext() {
   at::Context &global = at::globalContext();
   graph::Context context = 0;
   auto add = [&](uint64_t value, int bits) { context = (context << bits) | (value & ((uint64_t(1) << bits) - 1)); };
+  // Which kernels scaled_dot_product_attention may choose from, and in which order.
+  for (at::SDPBackend backend : global.sDPPriorityOrder())
+    add(uint64_t(backend), 3);
+  add(global.userEnabledFlashSDP(), 1);
+  add(global.userEnabledMemEfficientSDP(), 1);
+  add(global.userEnabledMathSDP(), 1);
+  add(global.userEnabledOverrideableSDP(), 1);
+  add(global.allowFP16BF16ReductionMathSDP(), 1);
+  add(flushesDenormals(), 1);
   add(autocastDtype(), 8);
   add(uint64_t(c10::get_default_dtype_as_scalartype()), 8);
   add(c10::InferenceMode::is_enabled(), 1);
@@ -57,7 +78,14 @@ graph::Context currentContext() {
 bool gradModeOf(graph::Context context) { return context & 1; }
 int threadsOf(graph::Context context) { return int((context >> 1) & 0xfff); }
 
-static uint64_t autocastOf(graph::Context context) { return context >> kAutocastShift; }
+static bool flushesDenormalsIn(graph::Context context) { return (context >> (kAutocastShift + 8)) & 1; }
+
+void useDenormalsOf(graph::Context context) {
+  if (flushesDenormals() != flushesDenormalsIn(context))
+    at::globalContext().setFlushDenormal(flushesDenormalsIn(context));
+}
+
+static uint64_t autocastOf(graph::Context context) { return (context >> kAutocastShift) & 0xff; }
 
 AutocastScope::AutocastScope(graph::Context context) : entered_(autocastOf(context) != 0) {
   if (!entered_)

@@ -173,7 +173,9 @@ public:
     useBlockCacheOnThisThread();
     if (run.segment().events.empty())
       return;
-    int threads = threadsOf(run.segment().events[0].event->context);
+    graph::Context context = run.segment().events[0].event->context;
+    useDenormalsOf(context);
+    int threads = threadsOf(context);
     if (threads > 0 && threads != at::get_num_threads())
       at::set_num_threads(threads);
   }

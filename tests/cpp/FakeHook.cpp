@@ -31,6 +31,9 @@ std::optional<runtime::SideRun> Hooked::fetchBeside(const Tensor &tensor) {
   if (side)
     for (uint32_t event : side->slice->events)
       FakeHost::compute(*side->run, event, nobodys);
+  std::atomic_thread_fence(std::memory_order_acquire);
+  if (side && runtime_.runner().completedTicket() >= side->source->ticket)
+    return std::nullopt;
   return side;
 }
 

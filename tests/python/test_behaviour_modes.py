@@ -475,3 +475,58 @@ def test_acts_one_after_another(numerics):
     acts = [fn for name, fn in ACTS.items() if not name.startswith(("autocast", "raises"))]
     program = playing(lambda s: (acts[s.i // 2] if s.i % 2 else plain)(s), 2 * len(acts), ALWAYS)
     check(program, numerics, ways=(False,), coexecutes=False)
+
+
+def test_attention_backends_switch():
+    """Which kernels may be used belongs to the call; where none may, eager's error appears."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    def program(t):
+        torch.manual_seed(0)
+        q = torch.randn(2, 2, 8, 16, requires_grad=True)
+        t.watch(q=q)
+
+        @t.function
+        def step():
+            q.grad = None
+            out = torch.nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True)
+            out.square().sum().backward()
+            return out, q.grad
+
+        for i in t.loop(12):
+            with sdpa_kernel([SDPBackend.MATH if i % 3 == 1 else SDPBackend.FLASH_ATTENTION]):
+                t.out(*step())
+        try:
+            with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION]):
+                step()
+        except RuntimeError as error:
+            t.log(type(error).__name__)
+        torch.backends.cuda.enable_flash_sdp(False)
+        try:
+            t.out(*step())
+        finally:
+            torch.backends.cuda.enable_flash_sdp(True)
+
+    check(program, "exact")
+    check(program, "fast")
+
+
+def test_denormals_are_flushed_where_the_program_says_so():
+    def program(t):
+        x = torch.full((64,), 1e-38)
+
+        @t.function
+        def step():
+            y = x * 0.01
+            return y, (y + x).sum(), y.item() if y.numel() == 1 else 0
+
+        for i in t.loop(12):
+            torch.set_flush_denormal(i % 4 == 3)
+            try:
+                result = step()
+                t.out((result[0] != 0).sum().item(), result[1])
+            finally:
+                torch.set_flush_denormal(False)
+
+    check(program, "exact")
+    check(program, "fast")
