@@ -1,5 +1,8 @@
 #include "runtime/BlockCache.h"
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 #include <pthread.h>
 #include <sys/mman.h>
 
@@ -40,6 +43,12 @@ void adviseHugePages(char *start, size_t bytes) {
 }
 
 } // namespace
+
+void trimHeap() {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
+}
 
 BlockCache &BlockCache::get() {
   static auto &cache = []() -> BlockCache & {

@@ -13,6 +13,10 @@
 
 namespace terra::runtime {
 
+/// Gives the whole pages back that malloc keeps between the blocks in use (1 to 3 ms). What runs eagerly leaves holes between the
+/// program's tensors, which the graph, with memory from the block cache, never fills.
+void trimHeap();
+
 /// Blocks cut from chunks of address space, in huge pages where they fit. Freed memory is kept, and cut or joined as later requests
 /// want it, but only as far as what is in use and what is kept together stay below the most that was ever in use and a little
 /// (`kSlack`, for pieces that do not fit): the cache hardly raises the process's peak. Thread-safe.

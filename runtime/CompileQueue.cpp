@@ -1,11 +1,10 @@
 #include "runtime/CompileQueue.h"
 
+#include "runtime/BlockCache.h"
+
 #include <algorithm>
 #include <utility>
 
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
 #if defined(__linux__)
 #include <pthread.h>
 #include <sys/resource.h>
@@ -21,13 +20,6 @@ void lowerPriority() {
 #if defined(__linux__)
   pthread_setname_np(pthread_self(), "terra-compile");
   setpriority(PRIO_PROCESS, id_t(syscall(SYS_gettid)), 10);
-#endif
-}
-/// Compiling is a peak of memory. Recording has left holes between the program's tensors, compiling leaves its own: whole pages
-/// of them go back, before and after (1 to 3 ms).
-void giveBackMemory() {
-#if defined(__GLIBC__)
-  malloc_trim(0);
 #endif
 }
 } // namespace
@@ -88,7 +80,7 @@ void CompileQueue::loop() {
     std::unique_lock lock(mutex_);
     if (jobs_.empty() && worked && !stop_) {
       lock.unlock();
-      giveBackMemory();
+      trimHeap(); // compiling is a peak of memory, and leaves holes
       worked = false;
       lock.lock();
     }
@@ -99,7 +91,7 @@ void CompileQueue::loop() {
     jobs_.pop_front();
     lock.unlock();
     if (!std::exchange(worked, true))
-      giveBackMemory();
+      trimHeap(); // compiling is a peak of memory, and leaves holes
 
     std::string error;
     job.options.failuresOnly = true;

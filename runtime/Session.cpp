@@ -64,9 +64,10 @@ bool Session::enter() {
   waitedAtEnter_ = Runtime::waitedSeconds();
   if (graph_.size() > kMaxNodes)
     mode_ = Mode::Eager;
-  else if (options_.recordOnly || graph_[TraceGraph::kStart].next.empty())
+  else if (options_.recordOnly || graph_[TraceGraph::kStart].next.empty()) {
     startRecording(0);
-  else
+    makeRoom();
+  } else
     mode_ = Mode::CoExecuting;
   return true;
 }
@@ -129,12 +130,18 @@ void Session::diverge(const std::string &reason) {
   left_ = inside ? run_->compiled : nullptr;
   startRecording(inside ? run_->binding.epoch : 0);
   leaveRun();
+  makeRoom();
+}
+
+/// The rest of the region is eager's, with memory from PyTorch's allocator: kept as well, the graph's would be a higher peak than
+/// either. Where calls leave the graph all the time, pages that are new each time would cost more.
+void Session::makeRoom() {
   runtime_.waitLocked(runtime_.runner().lastTicket());
-  // The rest of the region is eager's, with memory from PyTorch's allocator: kept as well, the graph's would be a higher peak than
-  // either. Where calls diverge all the time, pages that are new each time would cost more.
-  if (stats_.regionsDiverged <= kMostTrims || stableBefore_ >= kStableForTrim)
+  if (maySpareMemory())
     BlockCache::get().trim();
 }
+
+bool Session::maySpareMemory() const { return stats_.regionsDiverged <= kMostTrims || stableBefore_ >= kStableForTrim; }
 
 void Session::onRead(const tracer::TensorView *tensor) {
   throwIfFailed();
@@ -201,6 +208,8 @@ void Session::exit(bool raised) {
   if (++fruitless_ > kMaxFruitless)
     rest();
   merge();
+  if (maySpareMemory())
+    trimHeap();
 }
 
 void Session::rest() {

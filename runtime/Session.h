@@ -117,6 +117,8 @@ private:
   void flush();
   void diverge(const std::string &reason);
   void startRecording(uint64_t left);
+  void makeRoom();
+  bool maySpareMemory() const;
   void merge();
   void rest();
   tracer::StoragePairs knownStorages() const;

@@ -78,6 +78,19 @@ TEST(BlockCache, a_block_may_be_kept_memory_and_fresh_memory_together) {
   EXPECT_EQ(cache.bytesKept(), 0u);
 }
 
+TEST(BlockCache, after_a_trim_nothing_is_kept_until_the_next_request) {
+  BlockCache cache;
+  void *a = cache.allocate(2 * kMega), *b = cache.allocate(2 * kMega);
+  cache.trim();
+  cache.release(a);
+  EXPECT_EQ(cache.bytesKept(), 0u);
+  void *c = cache.allocate(2 * kMega);
+  cache.release(b);
+  EXPECT_EQ(cache.bytesKept(), 2 * kMega);
+  cache.release(c);
+  EXPECT_EQ(cache.bytesKept(), 4 * kMega);
+}
+
 /// Blocks never overlap, what is held hardly exceeds the most in use, and what was freed is used again.
 TEST(BlockCache, random_requests) {
   struct Block {
