@@ -84,7 +84,7 @@ private:
   std::atomic<uint64_t> failedTicket_{0};
   std::atomic<Sleep> sleep_{Sleep::Awake};
   AdaptiveSpin idleSpin_, workSpin_; ///< between runs, between a run's instructions
-  AdaptiveSpin waitSpin_;            ///< of those who wait for the runner
+  AdaptiveSpin waitSpin_; ///< of those who wait for the runner
   std::vector<const Done *> waiting_; ///< what the threads that sleep wait for
   std::atomic<int> waiters_{0}; ///< how many those are
   bool stop_ = false;
