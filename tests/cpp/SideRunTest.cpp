@@ -13,8 +13,11 @@ namespace {
 
 class SideRuns : public SessionFixture {
 protected:
+  using Patience = std::chrono::milliseconds;
+  static constexpr Patience kShort{200}, kLong{20'000}; ///< for what must not end, for what must
+
   /// A region of some work, then one of `body`, while the runner is held: what `body` returned, if it came back.
-  std::optional<int64_t> whileHeld(const std::function<int64_t()> &body) {
+  std::optional<int64_t> whileHeld(const std::function<int64_t()> &body, Patience patience = kShort) {
     int64_t value = 0;
     auto work = [&] { hooked_.call(Call(ops().mul, {c_, c_}).number(1)); };
     auto again = [&] { value = body(); };
@@ -23,16 +26,16 @@ protected:
       EXPECT_EQ(region(again), nullptr);
     }
     held([&] { return region(again) == nullptr; }); // waits, for the first time
-    bool done = held([&] { return region(work) == nullptr && region(again) == nullptr; });
+    bool done = held([&] { return region(work) == nullptr && region(again) == nullptr; }, patience);
     return done ? std::optional(value) : std::nullopt;
   }
 
   /// Whether `body` ends while the runner is held.
-  bool held(const std::function<bool()> &body) {
+  bool held(const std::function<bool()> &body, Patience patience = kShort) {
     runtime_.synchronize();
     host_.shut();
     auto ended = std::async(std::launch::async, body);
-    bool done = ended.wait_for(std::chrono::milliseconds(200)) == std::future_status::ready;
+    bool done = ended.wait_for(patience) == std::future_status::ready;
     host_.open();
     EXPECT_TRUE(ended.get());
     return done;
@@ -44,11 +47,13 @@ protected:
 /// In the segment before the gate nothing is large, drawn or written: the read is answered while the runner stands still.
 TEST_F(SideRuns, a_read_of_what_came_with_the_batch_does_not_wait) {
   int64_t expected = digest(Frontend(host_.generator).call(Call(ops().add, {a_, b_}).number(1))[0]);
-  std::optional<int64_t> value = whileHeld([&] {
-    Tensor sum = add(a_, b_);
-    hooked_.call(Call(ops().mul, {sum, b_}).number(1));
-    return hooked_.item(sum);
-  });
+  std::optional<int64_t> value = whileHeld(
+      [&] {
+        Tensor sum = add(a_, b_);
+        hooked_.call(Call(ops().mul, {sum, b_}).number(1));
+        return hooked_.item(sum);
+      },
+      kLong);
   ASSERT_TRUE(value);
   EXPECT_EQ(*value, expected);
   EXPECT_GE(session_.stats().sideRuns, 1u);
