@@ -80,7 +80,7 @@ void CompileQueue::loop() {
     std::unique_lock lock(mutex_);
     if (jobs_.empty() && worked && !stop_) {
       lock.unlock();
-      trimHeap(); // compiling is a peak of memory, and leaves holes
+      trimHeap(); // compiling has left holes
       worked = false;
       lock.lock();
     }
@@ -91,7 +91,7 @@ void CompileQueue::loop() {
     jobs_.pop_front();
     lock.unlock();
     if (!std::exchange(worked, true))
-      trimHeap(); // compiling is a peak of memory, and leaves holes
+      trimHeap(); // compiling is a peak of memory
 
     std::string error;
     job.options.failuresOnly = true;

@@ -82,8 +82,7 @@ public:
   /// What computes `slot` for a read; null where only the whole segment does (Python thread). From the first time on runs hold on
   /// to what it reads.
   const Slice *sliceFor(uint32_t slot);
-  bool anyHeldForReads() const { return !heldForReads_.empty(); }
-  bool heldForReads(uint32_t slot) const { return heldForReads_[slot]; }
+  bool heldForReads(uint32_t slot) const { return !heldForReads_.empty() && heldForReads_[slot]; }
 
   uint64_t walks() const { return totalWalks_; }
   void countWalk() { ++totalWalks_; }

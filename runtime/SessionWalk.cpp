@@ -112,7 +112,7 @@ void Session::holdBound() {
   for (uint32_t slot : run_->binding.bound) {
     auto *buffer = static_cast<Buffer *>(run_->binding.slots[slot]);
     run_->buffers[slot] = BufferRef::retain(buffer);
-    if (run_->compiled->anyHeldForReads() && run_->compiled->heldForReads(slot))
+    if (run_->compiled->heldForReads(slot))
       run_->heldForReads.emplace_back(slot, BufferRef::retain(buffer));
     buffer->lastUse.store(run_->ticket, std::memory_order_release);
     if (segment.slots[slot].written)

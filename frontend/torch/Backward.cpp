@@ -28,8 +28,7 @@ public:
   Gradients(Session &session, const Span &span, const BackwardSpan &host)
       : promiser_(session, span.call, call_, builder_) {
     promiser_.share();
-    promiser_.lend(host.lent);
-    lendConstants(session, host.constants);
+    host.own.lend(session, promiser_);
   }
 
   /// Returns what `.grad` was, to be dropped when no lock is held.

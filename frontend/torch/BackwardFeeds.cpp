@@ -70,22 +70,32 @@ bool BackwardFeeds::mayComeFrom(const CallScalars &scalars, double value) {
   return false;
 }
 
-SpanConstants backwardConstants(FactoryWatch &watch, const runtime::SpanRange &range, const CallScalars &scalars) {
+bool BackwardOwn::learn(FactoryWatch &watch, const runtime::SpanRange &range, const CallScalars &scalars) {
+  std::optional<SpanMemory> all = watch.uninitialised(range);
+  if (!all)
+    return false;
+  memory = std::move(*all);
+  std::erase_if(memory, [](const auto &lent) { return lent.first == kNever; });
   bool fixed = std::all_of(scalars.begin(), scalars.end(), [](const auto &ofCall) { return ofCall.empty(); });
-  return watch.constants(range, [&](double value) {
+  constants = watch.constants(range, [&](double value) {
     // Derivatives' own numbers are these two.
     return fixed || ((value == 0 || value == 1) && !BackwardFeeds::mayComeFrom(scalars, value));
   });
+  return true;
 }
 
-std::vector<uint32_t> slotsOf(const SpanConstants &constants, const SpanMemory &memory) {
+std::vector<uint32_t> BackwardOwn::slots() const {
   std::vector<uint32_t> slots;
   for (const auto &constant : constants)
     slots.push_back(constant.first);
   for (const auto &lent : memory)
-    if (lent.first != kNever)
-      slots.push_back(lent.first);
+    slots.push_back(lent.first);
   return slots;
+}
+
+void BackwardOwn::lend(runtime::Session &session, Promiser &promiser) const {
+  promiser.lend(memory);
+  lendConstants(session, constants);
 }
 
 bool BackwardFeeds::learnArg(const graph::Arg &arg, uint32_t index, Scalar value, const CallScalars &scalars) {

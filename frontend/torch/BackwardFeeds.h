@@ -3,6 +3,7 @@
 #pragma once
 
 #include "frontend/torch/CallNode.h"
+#include "frontend/torch/Promise.h"
 #include "frontend/torch/SpanParts.h"
 #include "graph/Event.h"
 #include "runtime/Span.h"
@@ -22,11 +23,16 @@ struct CallScalar {
 using CallScalars = std::vector<std::vector<CallScalar>>;
 CallScalars scalarsOf(const std::vector<CallNode *> &calls);
 
-/// The numbers that a backward made from nothing, as `where` makes a zero. A number that may be a function of a scalar that
-/// varies is none of them.
-SpanConstants backwardConstants(FactoryWatch &watch, const runtime::SpanRange &range, const CallScalars &scalars);
-/// What a backward brings itself.
-std::vector<uint32_t> slotsOf(const SpanConstants &constants, const SpanMemory &memory);
+/// What a backward makes for itself without an event: numbers, as `where`'s zero, and memory, as a transposed gradient's copy.
+struct BackwardOwn {
+  SpanConstants constants; ///< none that may be a function of a scalar that varies
+  SpanMemory memory; ///< only what events touch
+
+  /// False where the memory is not all its own.
+  bool learn(FactoryWatch &watch, const runtime::SpanRange &range, const CallScalars &scalars);
+  std::vector<uint32_t> slots() const;
+  void lend(runtime::Session &session, Promiser &promiser) const;
+};
 
 /// Which scalar a feed takes is told by value, so several may be possible. All that are possible have to agree before a value is used.
 class BackwardFeeds {

@@ -114,13 +114,8 @@ bool BackwardLearner::learn(const SpanRange &range, c10::ArrayRef<at::Tensor> re
   std::vector<bool> required; // a gradient that was absent has to be absent again
   for (const Source &source : host_->sources)
     required.push_back(source.kind == Source::Kind::LeafGrad);
-  std::optional<SpanMemory> memory = factories_.uninitialised(range);
-  if (!memory)
-    return false;
-  host_->lent = std::move(*memory);
-  host_->constants = backwardConstants(factories_, range, scalars_);
-  if (!host_->feeds.learn(range, scalars_) ||
-      !draft_->complete(range, required, slotsOf(host_->constants, host_->lent)))
+  if (!host_->own.learn(factories_, range, scalars_) || !host_->feeds.learn(range, scalars_) ||
+      !draft_->complete(range, required, host_->own.slots()))
     return false;
   for (size_t i = 0; i < variables_.size(); ++i)
     if (!effectOn(i, range))
@@ -169,7 +164,7 @@ bool BackwardLearner::effectOn(size_t index, const SpanRange &range) {
     return false;
   Buffer *buffer = bufferOf(*impl.unsafe_storage().unsafeGetStorageImpl());
   if (!buffer || buffer->epoch != range.run->binding.epoch ||
-      !(madeIn(range, buffer->slot) || isLent(host_->lent, buffer->slot)))
+      !(madeIn(range, buffer->slot) || isLent(host_->own.memory, buffer->slot)))
     return false;
   effect = {LeafEffect::Kind::New, buffer->slot, version, tracer::Recorder::metaOf(viewOf(impl))};
   return true;

@@ -62,8 +62,7 @@ public:
   Effects(BackwardProgress &progress, const BackwardPiece &piece, const runtime::Span &span)
       : progress_(progress), piece_(piece), promiser_(progress.session, span.call, call_, builder_) {
     promiser_.share();
-    promiser_.lend(piece.lent);
-    lendConstants(progress.session, piece.constants);
+    piece.own.lend(progress.session, promiser_);
   }
 
   void apply(std::vector<at::Tensor> &dropped) {

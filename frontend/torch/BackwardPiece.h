@@ -51,8 +51,7 @@ struct BackwardPiece {
   GradientResults results; ///< the gradients of `to`, given those of `from`
   std::vector<uint32_t> moved; ///< without events: which gradient of `from` each of `to` is
   BackwardFeeds feeds;
-  SpanConstants constants;
-  SpanMemory lent;
+  BackwardOwn own;
   bool trial = false; ///< where its scalars come from is not certain yet
 };
 

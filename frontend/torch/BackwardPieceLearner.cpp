@@ -136,13 +136,8 @@ bool BackwardPieceLearner::learn(const SpanRange &range, const std::vector<at::T
   std::vector<bool> required; // a gradient that was absent has to be absent again
   for (const Source &source : piece_->sources)
     required.push_back(source.kind == Source::Kind::LeafGrad && executed(source.index));
-  std::optional<SpanMemory> memory = factories_.uninitialised(range);
-  if (!memory)
-    return false;
-  piece_->lent = std::move(*memory);
-  piece_->constants = backwardConstants(factories_, range, scalars_);
-  if (!piece_->feeds.learn(range, scalars_) ||
-      !draft_->completePiece(range, required, slotsOf(piece_->constants, piece_->lent)))
+  if (!piece_->own.learn(factories_, range, scalars_) || !piece_->feeds.learn(range, scalars_) ||
+      !draft_->completePiece(range, required, piece_->own.slots()))
     return false;
   std::vector<at::Tensor> given = this->given(results);
   for (uint32_t node : piece_->nodes)
@@ -179,7 +174,7 @@ bool BackwardPieceLearner::effectOn(uint32_t node, const SpanRange &range, const
   if (!isPlain(impl) || grad.requires_grad() || !touched)
     return false;
   leaf.effect = {LeafEffect::Kind::New, buffer->slot, version, tracer::Recorder::metaOf(viewOf(impl))};
-  if (madeIn(range, buffer->slot) || isLent(piece_->lent, buffer->slot))
+  if (madeIn(range, buffer->slot) || isLent(piece_->own.memory, buffer->slot))
     return true;
   for (uint32_t i = 0; i < draft_->kept().size(); ++i)
     if (const Source &source = piece_->sources[draft_->kept()[i]];

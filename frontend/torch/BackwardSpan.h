@@ -33,8 +33,7 @@ struct BackwardSpan {
   GradientResults results; ///< where they are returned
   std::vector<bool> needed; ///< BackwardWalk::needed
   BackwardFeeds feeds;
-  SpanConstants constants;
-  SpanMemory lent;
+  BackwardOwn own;
   bool trial = false; ///< where its scalars come from is not certain yet
 };
 

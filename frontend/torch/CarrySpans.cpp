@@ -122,7 +122,7 @@ private:
   std::shared_ptr<const Span> carryBackward(const Span &span) const {
     const auto &known = *static_cast<const BackwardSpan *>(span.host.get());
     bool returns = known.effects.empty(); // what it returns may have any size
-    bool fills = !slotsOf({}, known.lent).empty(); // and so may memory of its own
+    bool fills = !known.own.memory.empty(); // and so may memory of its own
     if (known.trial || returns || fills || std::ranges::any_of(known.effects, [this](const LeafEffect &effect) {
           return effect.kind == LeafEffect::Kind::New && resized_[effect.slot];
         }))

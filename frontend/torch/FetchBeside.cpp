@@ -55,12 +55,8 @@ std::optional<SideRun> fetchBeside(runtime::Session &session, torch::jit::Stack 
   std::atomic_thread_fence(std::memory_order_acquire);
   if (runtimeInstance().runner().completedTicket() >= side->source->ticket)
     return std::nullopt;
-  Buffer &made = side->run->buffer(side->slot);
-  auto storage = c10::make_intrusive<c10::StorageImpl>(
-      c10::StorageImpl::use_byte_size_t(), c10::SymInt(int64_t(made.bytes())),
-      c10::DataPtr(made.data(), c10::Device(c10::kCPU)), nullptr, /*resizable=*/false);
-  stack.back() =
-      makeTensor(c10::Storage(std::move(storage)), tracer::Recorder::metaOf(viewOf(impl)), impl.storage_offset());
+  stack.back() = makeTensor(hostStorage(side->run->buffer(side->slot)), tracer::Recorder::metaOf(viewOf(impl)),
+                            impl.storage_offset());
   return side;
 }
 

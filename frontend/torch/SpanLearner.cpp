@@ -163,7 +163,7 @@ bool SpanLearner::bindResult(const SpanRange &range, const tracer::ResultView &v
   host_->differentiable |= history;
   if (!buffer)
     return reader.addOwn(tensor);
-  bool lent = std::any_of(host_->lent.begin(), host_->lent.end(), [&](auto &l) { return l.first == buffer->slot; });
+  bool lent = isLent(host_->lent, buffer->slot);
   if (lent || madeIn(range, buffer->slot)) {
     result.alias = Alias::Fresh;
     result.storageBytes = view.storageBytes;
@@ -209,7 +209,7 @@ bool SpanLearner::closed(const SpanRange &range) const {
            std::any_of(span_->call.inputs.begin(), span_->call.inputs.end(),
                        [&](auto &ref) { return ref.slot == slot; }) ||
            std::any_of(host_->constants.begin(), host_->constants.end(), [&](auto &c) { return c.first == slot; }) ||
-           std::any_of(host_->lent.begin(), host_->lent.end(), [&](auto &lent) { return lent.first == slot; });
+           isLent(host_->lent, slot);
   };
   for (uint32_t i = range.first; i < range.first + range.count; ++i) {
     const graph::SegmentEvent &inner = segment.events[i];

@@ -4,7 +4,7 @@
 #include "frontend/torch/WholeCalls.h"
 #include "tracer/Recorder.h"
 
-#include <ATen/Dispatch.h>
+#include <c10/core/DynamicCast.h>
 
 #include <algorithm>
 #include <limits>
@@ -91,11 +91,11 @@ thread_local FactoryWatch *watching = nullptr;
 
 /// Real memory: no op has to run for it.
 double valueOf(const at::Tensor &number) {
-  double value = std::numeric_limits<double>::quiet_NaN();
-  if (number.numel() == 1)
-    AT_DISPATCH_ALL_TYPES_AND3(at::kBool, at::kHalf, at::kBFloat16, number.scalar_type(), "terra",
-                               [&] { value = double(*static_cast<const scalar_t *>(number.const_data_ptr())); });
-  return value;
+  at::ScalarType type = number.scalar_type();
+  bool real = at::isIntegralType(type, /*includeBool=*/true) || type == at::kDouble || type == at::kFloat ||
+              type == at::kHalf || type == at::kBFloat16;
+  return real && number.numel() == 1 ? c10::fetch_and_cast<double>(type, number.const_data_ptr())
+                                     : std::numeric_limits<double>::quiet_NaN();
 }
 } // namespace
 
@@ -110,9 +110,7 @@ void FactoryWatch::stop() {
 
 void FactoryWatch::addConstant(const at::Tensor &tensor) {
   if (BufferRef buffer = bufferRefOf(tensor))
-    constants_.emplace_back(std::move(buffer), at::isComplexType(tensor.scalar_type())
-                                                   ? std::numeric_limits<double>::quiet_NaN()
-                                                   : valueOf(tensor));
+    constants_.emplace_back(std::move(buffer), valueOf(tensor));
 }
 
 void FactoryWatch::addUninitialised(const at::Tensor &tensor) { uninitialised_.push_back(bufferRefOf(tensor)); }

@@ -26,16 +26,6 @@ using runtime::Buffer;
 using runtime::Memory;
 using runtime::Run;
 
-Memory hostAllocate(size_t bytes) {
-  c10::DataPtr data = c10::GetCPUAllocator()->allocate(bytes);
-  void *pointer = data.get();
-  c10::DeleterFnPtr release = data.get_deleter();
-  return {pointer, data.release_context(), release};
-}
-
-namespace {
-
-/// The runner's own storage object on a buffer's memory. It owns nothing: the run holds the buffer.
 c10::Storage hostStorage(Buffer &buffer) {
   if (!buffer.hostStorage) {
     auto storage = c10::make_intrusive<c10::StorageImpl>(
@@ -49,6 +39,15 @@ c10::Storage hostStorage(Buffer &buffer) {
   return c10::Storage(
       c10::intrusive_ptr<c10::StorageImpl>::reclaim_copy(static_cast<c10::StorageImpl *>(buffer.hostStorage)));
 }
+
+Memory hostAllocate(size_t bytes) {
+  c10::DataPtr data = c10::GetCPUAllocator()->allocate(bytes);
+  void *pointer = data.get();
+  c10::DeleterFnPtr release = data.get_deleter();
+  return {pointer, data.release_context(), release};
+}
+
+namespace {
 
 class ExternCall {
 public:

@@ -3,8 +3,13 @@
 
 #include "runtime/Host.h"
 
+#include <c10/core/Storage.h>
+
 namespace terra::frontend {
 
 runtime::Host &torchHost();
+
+/// The runner's own storage object on a buffer's memory, or that of whoever has a SideRun. It owns nothing: the run holds the buffer.
+c10::Storage hostStorage(runtime::Buffer &buffer);
 
 } // namespace terra::frontend
